@@ -1,0 +1,237 @@
+/*
+ * candid: a vision-language runtime that says what it sees.
+ *
+ * Runs LLaVA-style models (CLIP image encoder, projector, LLaMA decoder) from GGUF files.
+ *
+ * Conventions
+ *   - Every call that can fail returns a candid_status. The sentence that explains a failure (what was
+ *     expected, what was found, where) goes to the candid_error the caller passes; NULL is allowed.
+ *   - Handles are opaque. What a `*_open`, `*_create` or `*_load` call returns is owned by the caller and
+ *     released with the matching `*_free`, which accepts NULL.
+ *   - Parameter structs begin with `struct_size`. Obtain them from their `*_default` function, then change
+ *     fields; a library newer than its host knows from struct_size which fields the host has.
+ *   - Strings are UTF-8 and NUL-terminated. Strings inside a result belong to the result.
+ *
+ * Threads
+ *   - The library has no global mutable state.
+ *   - A candid_model never changes after it was opened: any number of threads may use it at once.
+ *   - A candid_context (KV cache and work buffers) and a candid_image belong to one thread at a time.
+ *   - Callbacks are called on the thread that called into the library.
+ */
+#ifndef CANDID_CANDID_H
+#define CANDID_CANDID_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define CANDID_API __declspec(dllexport)
+#else
+#define CANDID_API __attribute__((visibility("default")))
+#endif
+
+#define CANDID_VERSION_MAJOR 0
+#define CANDID_VERSION_MINOR 1
+#define CANDID_VERSION_PATCH 0
+
+/* "0.1.0", static. */
+CANDID_API const char *candid_version(void);
+
+/* ---- status and errors ------------------------------------------------------------------------- */
+
+typedef enum candid_status {
+    CANDID_OK = 0,
+    CANDID_ERROR_ARGUMENT = 1,    /* a parameter is out of range, a required pointer is NULL */
+    CANDID_ERROR_IO = 2,          /* a file cannot be opened, read or written */
+    CANDID_ERROR_FORMAT = 3,      /* a file is truncated, contradicts itself or is not what it should be */
+    CANDID_ERROR_UNSUPPORTED = 4, /* well-formed, but this build cannot run it (type, architecture, …) */
+    CANDID_ERROR_MEMORY = 5,      /* an allocation failed */
+    CANDID_ERROR_CONTEXT = 6,     /* prompt plus requested tokens do not fit in the context window */
+    CANDID_ERROR_CANCELLED = 7,   /* a callback asked to stop before anything was generated */
+    CANDID_ERROR_INTERNAL = 8     /* a bug or a failing third-party library; please report */
+} candid_status;
+
+/* A short English name such as "format error"; static. */
+CANDID_API const char *candid_status_name(candid_status status);
+
+/* Owned by the caller, filled by a failing call, left alone by a successful one. */
+typedef struct candid_error {
+    candid_status status;
+    char message[512]; /* one sentence, NUL-terminated, without newline */
+} candid_error;
+
+/* ---- log --------------------------------------------------------------------------------------- */
+
+typedef enum candid_log_level { CANDID_LOG_DEBUG = 0, CANDID_LOG_INFO = 1, CANDID_LOG_WARN = 2 } candid_log_level;
+
+/* `message` has no trailing newline and is valid during the call only. */
+typedef void (*candid_log_fn)(void *user_data, candid_log_level level, const char *message);
+
+/* ---- model ------------------------------------------------------------------------------------- */
+
+typedef struct candid_model candid_model;
+
+typedef enum candid_precision {
+    CANDID_PRECISION_FAST = 0, /* quantised and reduced-precision kernels, chosen by CPU features */
+    CANDID_PRECISION_EXACT = 1 /* plain f32 reference arithmetic everywhere */
+} candid_precision;
+
+typedef struct candid_model_params {
+    size_t struct_size;
+    const char *mmproj_path;    /* image encoder + projector; NULL when the model file holds both */
+    candid_precision precision; /* default FAST */
+    int n_threads;              /* 0: all cores this process may use */
+    candid_log_fn log;          /* NULL: silent. Must stay callable as long as the model lives */
+    void *log_user_data;
+} candid_model_params;
+
+CANDID_API candid_model_params candid_model_params_default(void);
+
+/* Opens a GGUF language model (and its mmproj). Files are memory-mapped and must not change meanwhile.
+ * params may be NULL (defaults). On success *out is owned by the caller: candid_model_free. */
+CANDID_API candid_status candid_model_open(const char *path, const candid_model_params *params, candid_model **out,
+                                           candid_error *error);
+
+/* The same for a GGUF file already in memory, which must hold language model and image encoder, or the
+ * latter in params->mmproj_path. `data` (`size` bytes, 32-byte aligned) is borrowed and must outlive the model. */
+CANDID_API candid_status candid_model_open_memory(const void *data, size_t size, const candid_model_params *params,
+                                                  candid_model **out, candid_error *error);
+
+/* All contexts of the model must have been freed before. */
+CANDID_API void candid_model_free(candid_model *model);
+
+/* What the model is, filled by candid_model_get_info; strings belong to the model. */
+typedef struct candid_model_info {
+    size_t struct_size;      /* set by the caller: sizeof(candid_model_info) */
+    const char *name;        /* general.name, or "" */
+    const char *backend;     /* e.g. "cpu exact", "cpu fast (avx2, gemm int16)" */
+    bool has_vision;         /* an image encoder is present */
+    int n_layer, n_head, n_head_kv, n_embd, n_vocab;
+    int n_ctx_train;         /* the context window the model was trained for, tokens */
+    int image_size;          /* pixels, 0 without vision */
+    int image_tokens;        /* visual tokens per image, 0 without vision */
+    uint64_t file_bytes;     /* size of the mapped files */
+} candid_model_info;
+
+CANDID_API candid_status candid_model_get_info(const candid_model *model, candid_model_info *info, candid_error *error);
+
+/* ---- images ------------------------------------------------------------------------------------ */
+
+typedef struct candid_image candid_image;
+
+/* Decodes JPEG, PNG, BMP, GIF (first frame), TGA, PSD, HDR or PNM; greyscale and palette become RGB, alpha is
+ * dropped as Pillow's convert("RGB") drops it, 16-bit channels keep their high byte. */
+CANDID_API candid_status candid_image_load(const char *path, candid_image **out, candid_error *error);
+
+/* The same for an encoded file in memory; `name` appears in errors and may be NULL. `data` is not kept. */
+CANDID_API candid_status candid_image_load_memory(const void *data, size_t size, const char *name, candid_image **out,
+                                                  candid_error *error);
+
+/* Copies `height` rows of `width` RGB pixels (3 bytes each); `stride` is the distance of rows in bytes. */
+CANDID_API candid_status candid_image_from_rgb(const uint8_t *rgb, int width, int height, size_t stride,
+                                               candid_image **out, candid_error *error);
+
+CANDID_API int candid_image_width(const candid_image *image);
+CANDID_API int candid_image_height(const candid_image *image);
+CANDID_API void candid_image_free(candid_image *image);
+
+/* ---- context ----------------------------------------------------------------------------------- */
+
+typedef struct candid_context candid_context;
+
+typedef enum candid_kv_type {
+    CANDID_KV_DEFAULT = 0, /* f32 with CANDID_PRECISION_EXACT, else f16 */
+    CANDID_KV_F16 = 1,
+    CANDID_KV_F32 = 2
+} candid_kv_type;
+
+typedef struct candid_context_params {
+    size_t struct_size;
+    int n_ctx;              /* tokens the KV cache may hold; 0: what the model was trained for */
+    candid_kv_type kv_type; /* element type of the KV cache */
+} candid_context_params;
+
+CANDID_API candid_context_params candid_context_params_default(void);
+
+/* The model must outlive the context. params may be NULL. */
+CANDID_API candid_status candid_context_create(const candid_model *model, const candid_context_params *params,
+                                               candid_context **out, candid_error *error);
+CANDID_API void candid_context_free(candid_context *context);
+
+/* ---- generation -------------------------------------------------------------------------------- */
+
+/* How an image becomes the encoder's square input (both bicubic, equal to Pillow byte for byte). */
+typedef enum candid_preprocess {
+    CANDID_PREPROCESS_PAD = 0, /* original LLaVA: pad to a square with the mean colour, then resize */
+    CANDID_PREPROCESS_CROP = 1 /* Hugging Face default: resize the shortest edge, then crop the centre */
+} candid_preprocess;
+
+typedef enum candid_finish {
+    CANDID_FINISH_EOS = 0,      /* the model ended its answer */
+    CANDID_FINISH_STOP = 1,     /* a stop string was met (and is not part of the text) */
+    CANDID_FINISH_LENGTH = 2,   /* max_new_tokens were generated */
+    CANDID_FINISH_CANCELLED = 3 /* the token callback returned false */
+} candid_finish;
+
+/* Receives each new piece of text (complete UTF-8 characters, `size` bytes, also NUL-terminated).
+ * Return false to stop the generation. */
+typedef bool (*candid_token_fn)(void *user_data, const char *text, size_t size);
+
+typedef struct candid_generate_params {
+    size_t struct_size;
+    int max_new_tokens;       /* default 512 */
+    float temperature;        /* 0 (default): greedy */
+    int top_k;                /* 0 (default): off */
+    float top_p;              /* 1 (default): off */
+    float repetition_penalty; /* 1 (default): off; as in transformers, over prompt and generated tokens */
+    uint64_t seed;            /* of the sampler; default 0 */
+    candid_preprocess preprocess;
+    const char *conversation;        /* template name or text with {prompt}; NULL: the model's own, else "vicuna_v1" */
+    const char *const *stop;         /* n_stop strings that end the answer; may be NULL */
+    size_t n_stop;
+    candid_token_fn on_text; /* may be NULL */
+    void *on_text_user_data;
+} candid_generate_params;
+
+CANDID_API candid_generate_params candid_generate_params_default(void);
+
+typedef struct candid_stats {
+    double load_ms;        /* image preprocessing */
+    double encode_ms;      /* image encoder and projector, all images */
+    double prefill_ms;     /* decoder over the prompt */
+    double decode_ms;      /* all steps after the first token */
+    int n_prompt;          /* prompt length in tokens, visual tokens included */
+    int n_generated;       /* generated tokens, the end token included */
+    double decode_bytes;   /* bytes of weights and KV cache read in decode_ms, by counting */
+    uint32_t fingerprint;  /* CRC-32 of all logits the tokens were chosen from */
+} candid_stats;
+
+typedef struct candid_result {
+    const char *text;     /* the answer without leading space, NUL-terminated */
+    const int32_t *tokens; /* n_tokens generated ids, the end token included if it was generated */
+    size_t n_tokens;
+    candid_finish finish;
+    candid_stats stats;
+} candid_result;
+
+/* Answers `prompt` about `n_images` images (0 allowed). Each image is placed where the conversation template or
+ * the prompt says "<image>"; images without a place come first, each followed by a newline, as in LLaVA.
+ * If prompt and max_new_tokens together exceed the context, max_new_tokens is NOT shortened: the call fails with
+ * CANDID_ERROR_CONTEXT before any work. The context is reset first. params may be NULL.
+ * On success *out is owned by the caller: candid_result_free. */
+CANDID_API candid_status candid_generate(candid_context *context, const candid_image *const *images, size_t n_images,
+                                         const char *prompt, const candid_generate_params *params,
+                                         const candid_result **out, candid_error *error);
+
+CANDID_API void candid_result_free(const candid_result *result);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,131 @@
+/*
+ * The op table: everything the networks need from a machine.
+ *
+ * Networks (src/lm, src/vision) are written once against this table. A backend executes the ops; it knows no
+ * network and no method. Buffers named `device` in comments live in the backend's memory: only ops touch them
+ * (on the CPU they are ordinary memory). All activations are f32, row-major: (rows, columns).
+ *
+ * A backend belongs to one thread at a time: it owns scratch memory. Weights are shared and constant.
+ */
+#ifndef CANDID_BACKEND_BACKEND_H
+#define CANDID_BACKEND_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "candid/candid.h"
+#include "core/log.h"
+
+/* A weight matrix as stored: y = W x. Row r holds the n_in weights of output feature r. Not owned. */
+struct matrix {
+    uint32_t type;    /* enum quant_type */
+    int n_out, n_in;  /* rows, columns */
+    const void *data; /* n_out rows of quant_row_bytes(type, n_in) bytes each, contiguous */
+};
+
+/* One product of ops->linear: out = x Wᵀ + bias. */
+struct linear_job {
+    const struct matrix *w;
+    const float *bias; /* (w->n_out) or NULL */
+    float *out;        /* device (n_rows, w->n_out), must not overlap x */
+};
+
+struct rope_params {
+    int n_dims;              /* leading values of each head that are rotated, even */
+    float base;              /* frequency base, 10000 for LLaMA */
+    float position_scale;    /* positions are multiplied by this (linear scaling: 1/factor) */
+    const float *factors;    /* (n_dims/2) divisors of the frequencies, or NULL */
+    bool adjacent_pairs;     /* true: rotate (2i, 2i+1) as GGUF files want; false: (i, i + n_dims/2) as Hugging Face */
+};
+
+enum gelu_kind { GELU_ERF, GELU_QUICK };
+
+/* Where an attention row finds its keys: blocks of KV_BLOCK tokens, see lm/kv.h. */
+#define KV_BLOCK 32
+
+/* Geometry of a KV block: [n_layer][K, V][n_head_kv][KV_BLOCK][head_dim] elements of f16 or f32. */
+struct kv_shape {
+    int n_layer, n_head_kv, head_dim;
+    bool f32; /* else f16 */
+};
+
+/* One query row over the keys of its sequence. */
+struct attention_row {
+    void *const *blocks; /* device blocks of the sequence, token t in block t / KV_BLOCK */
+    int index;           /* where this row's own key lies in the sequence */
+    int n_keys;          /* keys it sees: 0 .. n_keys-1 (index + 1 when causal) */
+};
+
+struct kv_attention {
+    const struct kv_shape *shape;
+    int layer;
+    int n_head;
+    const struct attention_row *rows; /* [n_rows] */
+    int n_rows;
+    float scale;      /* of the scores: 1/sqrt(head_dim) */
+    /* Observation, off when NULL: pre-softmax scores and post-softmax probabilities, host memory,
+     * (n_rows, n_head, max_keys) with max_keys >= every n_keys; entries beyond a row's n_keys are left alone. */
+    float *scores_out, *probs_out;
+    int max_keys;
+};
+
+struct backend;
+
+struct backend_ops {
+    void (*destroy)(struct backend *b);
+
+    /* ---- device memory ---- */
+    candid_status (*alloc)(struct backend *b, size_t bytes, void **out, candid_error *error); /* 64-byte aligned */
+    void (*release)(struct backend *b, void *device);
+    void (*upload)(struct backend *b, void *device, const void *host, size_t bytes);
+    void (*download)(struct backend *b, void *host, const void *device, size_t bytes);
+
+    /* ---- rows in, rows out ---- */
+    /* out (n, w->n_in) = rows ids[0..n-1] of the table, decoded to f32. ids: host, each in [0, w->n_out). */
+    void (*embed)(struct backend *b, float *out, const struct matrix *w, const int32_t *ids, int n);
+    /* Several products of one x (n_rows, n_in); all jobs' matrices have this n_in. */
+    candid_status (*linear)(struct backend *b, const float *x, int n_rows, int n_in, const struct linear_job *jobs,
+                            int n_jobs, candid_error *error);
+    /* out = x / sqrt(mean(x²) + eps) * weight, per row; out may be x. */
+    void (*rms_norm)(struct backend *b, float *out, const float *x, const float *weight, int n_rows, int n, float eps);
+    void (*layer_norm)(struct backend *b, float *out, const float *x, const float *weight, const float *bias,
+                       int n_rows, int n, float eps);
+    void (*add)(struct backend *b, float *x, const float *y, size_t n);                 /* x += y */
+    void (*silu_mul)(struct backend *b, float *gate, const float *up, size_t n);        /* gate = silu(gate) * up */
+    void (*gelu)(struct backend *b, float *x, size_t n, enum gelu_kind kind);           /* in place */
+    void (*silu)(struct backend *b, float *x, size_t n);                                /* in place */
+    /* Rotates n_head heads of head_dim values per row, in place. positions: host [n_rows]. */
+    void (*rope)(struct backend *b, float *x, int n_rows, int n_head, int head_dim, const int32_t *positions,
+                 const struct rope_params *params);
+
+    /* ---- attention ---- */
+    /* Stores k and v (n_rows, n_head_kv*head_dim) at rows[i].index of each row's sequence. */
+    void (*kv_store)(struct backend *b, const struct kv_attention *a, const float *k, const float *v);
+    /* out (n_rows, n_head*head_dim) = softmax(scale · q Kᵀ) V per head, group-query when n_head > n_head_kv.
+     * q as out; must not overlap. */
+    candid_status (*kv_attend)(struct backend *b, const struct kv_attention *a, const float *q, float *out,
+                               candid_error *error);
+    /* Bidirectional attention inside one sequence (image encoder): q, k, v, out (n_rows, n_head*head_dim).
+     * probs_out as above with max_keys = n_rows, or NULL. */
+    candid_status (*attend_full)(struct backend *b, const float *q, const float *k, const float *v, float *out,
+                                 int n_rows, int n_head, int head_dim, float scale, float *probs_out,
+                                 candid_error *error);
+};
+
+struct backend {
+    const struct backend_ops *ops;
+    char description[96]; /* for logs: "cpu fast (avx2, …)" */
+};
+
+/* CPU backend. n_threads 0: every core the process may use. */
+candid_status backend_cpu_create(candid_precision precision, int n_threads, const struct logger *log,
+                                 struct backend **out, candid_error *error);
+
+static inline void backend_destroy(struct backend *b) {
+    if (b) {
+        b->ops->destroy(b);
+    }
+}
+
+#endif

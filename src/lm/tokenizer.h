@@ -1,0 +1,52 @@
+/*
+ * LLaMA SentencePiece (SPM) tokenizer from GGUF metadata: byte-pair merges by score, byte fallback.
+ */
+#ifndef CANDID_LM_TOKENIZER_H
+#define CANDID_LM_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "candid/candid.h"
+#include "model/gguf.h"
+
+struct tokenizer;
+
+/* A growing list of token ids; free(ids) by the owner. Start from {0}. */
+struct token_list {
+    int32_t *ids;
+    size_t count, capacity;
+};
+candid_status token_list_push(struct token_list *list, int32_t id, candid_error *error);
+void token_list_free(struct token_list *list);
+
+/* Reads tokenizer.ggml.*; pieces point into the gguf, which must outlive the tokenizer. */
+candid_status tokenizer_create(const struct gguf *gguf, struct tokenizer **out, candid_error *error);
+void tokenizer_free(struct tokenizer *t);
+
+int tokenizer_vocab_size(const struct tokenizer *t);
+int32_t tokenizer_bos(const struct tokenizer *t); /* -1 when the file has none */
+int32_t tokenizer_eos(const struct tokenizer *t);
+bool tokenizer_add_bos(const struct tokenizer *t); /* whether prompts begin with BOS */
+bool tokenizer_is_end(const struct tokenizer *t, int32_t id); /* EOS, or another end-of-turn control token */
+
+/*
+ * Appends the ids of `size` bytes of UTF-8 text (invalid bytes become byte tokens). parse_special: pieces of control
+ * and user-defined type written out in the text become that token; otherwise only user-defined ones do.
+ * add_space: put the SPM space in front as at the start of a text, if the model wants one (add_space_prefix).
+ * Never adds BOS or EOS.
+ */
+candid_status tokenizer_encode(const struct tokenizer *t, const char *text, size_t size, bool parse_special,
+                               bool add_space, struct token_list *out, candid_error *error);
+
+/* The piece's bytes: U+2581 becomes a space, byte tokens their byte; control tokens give "" unless show_control.
+ * Returns the length; writes at most `capacity` bytes, no NUL. Ids out of range give 0. */
+size_t tokenizer_piece(const struct tokenizer *t, int32_t id, bool show_control, char *buffer, size_t capacity);
+
+/* Decodes n ids to a NUL-terminated malloc'd string without control tokens; drops one leading space as SentencePiece
+ * does. *size (may be NULL) gets the length. */
+candid_status tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, char **text, size_t *size,
+                               candid_error *error);
+
+#endif
