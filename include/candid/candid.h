@@ -52,7 +52,7 @@ typedef enum candid_status {
     CANDID_ERROR_UNSUPPORTED = 4, /* well-formed, but this build cannot run it (type, architecture, …) */
     CANDID_ERROR_MEMORY = 5,      /* an allocation failed */
     CANDID_ERROR_CONTEXT = 6,     /* prompt plus requested tokens do not fit in the context window */
-    CANDID_ERROR_CANCELLED = 7,   /* a callback asked to stop before anything was generated */
+    CANDID_ERROR_CANCELLED = 7,   /* should_cancel asked to stop */
     CANDID_ERROR_INTERNAL = 8     /* a bug or a failing third-party library; please report */
 } candid_status;
 
@@ -175,16 +175,20 @@ typedef enum candid_finish {
     CANDID_FINISH_EOS = 0,      /* the model ended its answer */
     CANDID_FINISH_STOP = 1,     /* a stop string was met (and is not part of the text) */
     CANDID_FINISH_LENGTH = 2,   /* max_new_tokens were generated */
-    CANDID_FINISH_CANCELLED = 3 /* the token callback returned false */
+    CANDID_FINISH_CANCELLED = 3 /* on_text returned false */
 } candid_finish;
 
 /* Receives each new piece of text (complete UTF-8 characters, `size` bytes, also NUL-terminated).
  * Return false to stop the generation. */
-typedef bool (*candid_token_fn)(void *user_data, const char *text, size_t size);
+typedef bool (*candid_text_fn)(void *user_data, const char *text, size_t size);
+
+/* Polled often during image encoding and prefill (once per layer) and once per generated token; must be quick.
+ * Return true to end the call with CANDID_ERROR_CANCELLED (text so far is lost; to keep it, stop in on_text). */
+typedef bool (*candid_cancel_fn)(void *user_data);
 
 typedef struct candid_generate_params {
     size_t struct_size;
-    int max_new_tokens;       /* default 512 */
+    int max_new_tokens;       /* 0 (default): 512 or what is left of the context window, if that is less */
     float temperature;        /* 0 (default): greedy */
     int top_k;                /* 0 (default): off */
     float top_p;              /* 1 (default): off */
@@ -194,8 +198,10 @@ typedef struct candid_generate_params {
     const char *conversation;        /* template name or text with {prompt}; NULL: the model's own, else "vicuna_v1" */
     const char *const *stop;         /* n_stop strings that end the answer; may be NULL */
     size_t n_stop;
-    candid_token_fn on_text; /* may be NULL */
+    candid_text_fn on_text; /* may be NULL */
     void *on_text_user_data;
+    candid_cancel_fn should_cancel; /* may be NULL */
+    void *should_cancel_user_data;
 } candid_generate_params;
 
 CANDID_API candid_generate_params candid_generate_params_default(void);
@@ -221,7 +227,7 @@ typedef struct candid_result {
 
 /* Answers `prompt` about `n_images` images (0 allowed). Each image is placed where the conversation template or
  * the prompt says "<image>"; images without a place come first, each followed by a newline, as in LLaVA.
- * If prompt and max_new_tokens together exceed the context, max_new_tokens is NOT shortened: the call fails with
+ * If the prompt and a max_new_tokens given above 0 exceed the context together, the call fails with
  * CANDID_ERROR_CONTEXT before any work. The context is reset first. params may be NULL.
  * On success *out is owned by the caller: candid_result_free. */
 CANDID_API candid_status candid_generate(candid_context *context, const candid_image *const *images, size_t n_images,

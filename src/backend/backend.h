@@ -80,6 +80,7 @@ struct backend_ops {
     void (*release)(struct backend *b, void *device);
     void (*upload)(struct backend *b, void *device, const void *host, size_t bytes);
     void (*download)(struct backend *b, void *host, const void *device, size_t bytes);
+    void (*copy)(struct backend *b, void *to, const void *from, size_t bytes); /* both device, not overlapping */
 
     /* ---- rows in, rows out ---- */
     /* out (n, w->n_in) = rows ids[0..n-1] of the table, decoded to f32. ids: host, each in [0, w->n_out). */
@@ -95,8 +96,11 @@ struct backend_ops {
     void (*silu_mul)(struct backend *b, float *gate, const float *up, size_t n);        /* gate = silu(gate) * up */
     void (*gelu)(struct backend *b, float *x, size_t n, enum gelu_kind kind);           /* in place */
     void (*silu)(struct backend *b, float *x, size_t n);                                /* in place */
-    /* Rotates n_head heads of head_dim values per row, in place. positions: host [n_rows]. */
-    void (*rope)(struct backend *b, float *x, int n_rows, int n_head, int head_dim, const int32_t *positions,
+    /* table: device (n_rows, n_dims/2, 2) = cos and sin of position * frequency. positions: host [n_rows]. */
+    void (*rope_table)(struct backend *b, float *table, const int32_t *positions, int n_rows,
+                       const struct rope_params *params);
+    /* Rotates n_head heads of head_dim values per row, in place. */
+    void (*rope)(struct backend *b, float *x, const float *table, int n_rows, int n_head, int head_dim,
                  const struct rope_params *params);
 
     /* ---- attention ---- */

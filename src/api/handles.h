@@ -1,0 +1,44 @@
+/* What is behind the opaque handles of candid.h. */
+#ifndef CANDID_API_HANDLES_H
+#define CANDID_API_HANDLES_H
+
+#include "core/log.h"
+#include "lm/llama.h"
+#include "lm/tokenizer.h"
+#include "model/gguf.h"
+#include "model/weights.h"
+#include "vision/clip.h"
+
+struct candid_model {
+    struct logger log;
+    candid_precision precision;
+    int n_threads;
+    struct gguf *lm_file; /* language model, and the image encoder when mm_file is NULL */
+    struct gguf *mm_file; /* separate image encoder, or NULL */
+    struct llama_weights llama;
+    bool has_vision;
+    struct clip_weights clip;
+    struct tokenizer *tokenizer;
+    const char *name;         /* general.name or "" */
+    const char *conversation; /* the model's own template, or NULL */
+    char backend[96];         /* description of the backend its contexts use */
+};
+
+struct candid_context {
+    const struct candid_model *model;
+    struct backend *backend;
+    int n_ctx;
+    struct kv_cache *kv;
+    struct llama *llama;
+    struct clip *clip;        /* NULL until the first image */
+    float *visual_tokens;     /* device (images, grid*grid, n_embd), grown on demand */
+    size_t visual_capacity;   /* images */
+    float *pixels;            /* host (3, image_size, image_size), NULL until the first image */
+};
+
+/* Visual tokens per image. */
+static inline int model_image_tokens(const struct candid_model *m) {
+    return m->has_vision ? m->clip.grid * m->clip.grid : 0;
+}
+
+#endif

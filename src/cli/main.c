@@ -1,0 +1,67 @@
+/* candid: command line entry. */
+#include <stdarg.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static const char usage[] =
+    "candid - a vision-language runtime that says what it sees\n"
+    "\n"
+    "Usage:\n"
+    "  candid caption IMAGE...|DIR   describe images\n"
+    "  candid ask -q QUESTION IMAGE...\n"
+    "                                answer a question about each image\n"
+    "  candid model [FILE...]        show what is in a model file\n"
+    "  candid bench                  measure prefill, decode and image encoding\n"
+    "  candid COMMAND --help         options of a command\n"
+    "  candid --version\n"
+    "\n"
+    "Without --model the embedded demo model is used: a toy that proves the pipeline.\n"
+    "\n"
+    "Exit codes: 0 done; 1 an image failed, the others were done; 2 wrong command line;\n"
+    "3 the model cannot be opened; 4 the output cannot be written; 130 interrupted.\n";
+
+void complain(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fputs("candid: error: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+}
+
+int main(int argc, char **argv) {
+    static const struct {
+        const char *name;
+        int (*run)(int argc, char **argv);
+    } commands[] = {
+        {"caption", command_caption},
+        {"ask", command_ask},
+        {"model", command_model},
+        {"bench", command_bench},
+    };
+    if (argc < 2) {
+        fputs(usage, stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        fputs(usage, stdout);
+        return EXIT_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "version") == 0) {
+        printf("candid %s\n", candid_version());
+        return EXIT_OK;
+    }
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        if (strcmp(argv[1], commands[i].name) == 0) {
+            int code = commands[i].run(argc - 1, argv + 1);
+            if (fflush(stdout) != 0 && code == EXIT_OK) {
+                complain("cannot write to standard output");
+                code = EXIT_OUTPUT;
+            }
+            return code;
+        }
+    }
+    complain("unknown command \"%s\"; see candid --help", argv[1]);
+    return EXIT_USAGE;
+}

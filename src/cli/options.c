@@ -1,0 +1,215 @@
+/* Options of the commands that run a model. */
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+const char options_help[] =
+    "Model:\n"
+    "  --model FILE            GGUF language model, with or without its image encoder\n"
+    "  --mmproj FILE           GGUF image encoder and projector\n"
+    "  --precision exact|fast  f32 reference arithmetic, or the fast kernels (default)\n"
+    "  --threads N             default: every core this process may use\n"
+    "  --ctx N                 context window in tokens (default: the model's)\n"
+    "  --kv f16|f32            element type of the KV cache (default f16; f32 with exact)\n"
+    "Prompt:\n"
+    "  --template NAME|TEXT    vicuna_v1, llava_v1, plain, or text with {prompt}\n"
+    "                          (default: the model's own, else vicuna_v1)\n"
+    "  --preprocess pad|crop   pad: original LLaVA (default); crop: Hugging Face\n"
+    "  --together              put all images into one prompt\n"
+    "Generation:\n"
+    "  --max-new-tokens N      default 512, or what is left of the context\n"
+    "  --temperature X         0 (default): greedy\n"
+    "  --top-k N, --top-p X    keep the N likeliest, or a share X of the probability\n"
+    "  --repetition-penalty X  default 1: off\n"
+    "  --seed N                of the sampler, default 0\n"
+    "  --stop TEXT             end the answer at TEXT (may be repeated)\n"
+    "Output:\n"
+    "  --jsonl FILE            append one JSON object per image, as each is done (- for stdout)\n"
+    "  --resume                with --jsonl: skip the images FILE already holds\n"
+    "  --json FILE             write one JSON array at the end\n"
+    "  -v, --verbose           say which kernels run, print a speed line per image\n"
+    "  -h, --help\n";
+
+enum {
+    OPT_MODEL = 256,
+    OPT_MMPROJ,
+    OPT_PRECISION,
+    OPT_THREADS,
+    OPT_CTX,
+    OPT_KV,
+    OPT_TEMPLATE,
+    OPT_PREPROCESS,
+    OPT_TOGETHER,
+    OPT_MAX_NEW_TOKENS,
+    OPT_TEMPERATURE,
+    OPT_TOP_K,
+    OPT_TOP_P,
+    OPT_REPETITION_PENALTY,
+    OPT_SEED,
+    OPT_STOP,
+    OPT_JSON,
+    OPT_JSONL,
+    OPT_RESUME,
+};
+
+static const struct option long_options[] = {
+    {"model", required_argument, NULL, OPT_MODEL},
+    {"mmproj", required_argument, NULL, OPT_MMPROJ},
+    {"precision", required_argument, NULL, OPT_PRECISION},
+    {"threads", required_argument, NULL, OPT_THREADS},
+    {"ctx", required_argument, NULL, OPT_CTX},
+    {"kv", required_argument, NULL, OPT_KV},
+    {"template", required_argument, NULL, OPT_TEMPLATE},
+    {"preprocess", required_argument, NULL, OPT_PREPROCESS},
+    {"together", no_argument, NULL, OPT_TOGETHER},
+    {"max-new-tokens", required_argument, NULL, OPT_MAX_NEW_TOKENS},
+    {"temperature", required_argument, NULL, OPT_TEMPERATURE},
+    {"top-k", required_argument, NULL, OPT_TOP_K},
+    {"top-p", required_argument, NULL, OPT_TOP_P},
+    {"repetition-penalty", required_argument, NULL, OPT_REPETITION_PENALTY},
+    {"seed", required_argument, NULL, OPT_SEED},
+    {"stop", required_argument, NULL, OPT_STOP},
+    {"json", required_argument, NULL, OPT_JSON},
+    {"jsonl", required_argument, NULL, OPT_JSONL},
+    {"resume", no_argument, NULL, OPT_RESUME},
+    {"prompt", required_argument, NULL, 'q'},
+    {"question", required_argument, NULL, 'q'},
+    {"verbose", no_argument, NULL, 'v'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
+};
+
+static bool parse_int(const char *option, const char *text, long min, long max, int *out) {
+    char *end;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (errno || end == text || *end || value < min || value > max) {
+        complain("%s: expected a whole number from %ld to %ld, found \"%s\"", option, min, max, text);
+        return false;
+    }
+    *out = (int)value;
+    return true;
+}
+
+static bool parse_float(const char *option, const char *text, float min, float max, float *out) {
+    char *end;
+    float value = strtof(text, &end);
+    if (end == text || *end || !isfinite(value) || value < min || value > max) {
+        complain("%s: expected a number from %g to %g, found \"%s\"", option, (double)min, (double)max, text);
+        return false;
+    }
+    *out = value;
+    return true;
+}
+
+static bool parse_seed(const char *text, uint64_t *out) {
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (errno || end == text || *end || *text == '-') {
+        complain("--seed: expected a whole number from 0 to 2^64-1, found \"%s\"", text);
+        return false;
+    }
+    *out = value;
+    return true;
+}
+
+static bool parse_choice(const char *option, const char *text, const char *first, const char *second, int *out) {
+    if (strcmp(text, first) != 0 && strcmp(text, second) != 0) {
+        complain("%s: expected %s or %s, found \"%s\"", option, first, second, text);
+        return false;
+    }
+    *out = strcmp(text, second) == 0;
+    return true;
+}
+
+/* One option; false after a complaint. */
+static bool apply(int option, const char *value, struct run_options *o) {
+    candid_generate_params *g = &o->generate;
+    int choice;
+    switch (option) {
+    case OPT_MODEL: o->model = value; return true;
+    case OPT_MMPROJ: o->mmproj = value; return true;
+    case OPT_PRECISION:
+        if (!parse_choice("--precision", value, "fast", "exact", &choice)) {
+            return false;
+        }
+        o->precision = choice ? CANDID_PRECISION_EXACT : CANDID_PRECISION_FAST;
+        return true;
+    case OPT_THREADS: return parse_int("--threads", value, 1, 4096, &o->n_threads);
+    case OPT_CTX: return parse_int("--ctx", value, 1, 1 << 24, &o->n_ctx);
+    case OPT_KV:
+        if (!parse_choice("--kv", value, "f16", "f32", &choice)) {
+            return false;
+        }
+        o->kv_type = choice ? CANDID_KV_F32 : CANDID_KV_F16;
+        return true;
+    case OPT_TEMPLATE: o->conversation = value; return true;
+    case OPT_PREPROCESS:
+        if (!parse_choice("--preprocess", value, "pad", "crop", &choice)) {
+            return false;
+        }
+        g->preprocess = choice ? CANDID_PREPROCESS_CROP : CANDID_PREPROCESS_PAD;
+        return true;
+    case OPT_TOGETHER: o->together = true; return true;
+    case OPT_MAX_NEW_TOKENS: return parse_int("--max-new-tokens", value, 1, 1 << 24, &g->max_new_tokens);
+    case OPT_TEMPERATURE: return parse_float("--temperature", value, 0, 1000, &g->temperature);
+    case OPT_TOP_K: return parse_int("--top-k", value, 0, 1 << 24, &g->top_k);
+    case OPT_TOP_P: return parse_float("--top-p", value, 1e-6f, 1, &g->top_p);
+    case OPT_REPETITION_PENALTY: return parse_float("--repetition-penalty", value, 0.01f, 100, &g->repetition_penalty);
+    case OPT_SEED: return parse_seed(value, &g->seed);
+    case OPT_STOP:
+        if (!*value || g->n_stop == sizeof o->stop / sizeof *o->stop) {
+            complain("--stop: expected up to 16 non-empty texts");
+            return false;
+        }
+        o->stop[g->n_stop++] = value;
+        return true;
+    case OPT_JSON: o->json = value; return true;
+    case OPT_JSONL: o->jsonl = value; return true;
+    case OPT_RESUME: o->resume = true; return true;
+    case 'q': o->prompt = value; return true;
+    case 'v': o->verbose = true; return true;
+    default: return false; /* getopt has complained */
+    }
+}
+
+int options_parse(int argc, char **argv, const char *help, struct run_options *o, bool *done) {
+    memset(o, 0, sizeof *o);
+    o->generate = candid_generate_params_default();
+    *done = true;
+    int option;
+    optind = 1;
+    while ((option = getopt_long(argc, argv, "q:vh", long_options, NULL)) != -1) {
+        if (option == 'h') {
+            printf("%s\n%s", help, options_help);
+            return EXIT_OK;
+        }
+        if (!apply(option, optarg, o)) {
+            fprintf(stderr, "See candid %s --help.\n", argv[0]);
+            return EXIT_USAGE;
+        }
+    }
+    if (o->json && o->jsonl) {
+        complain("--json and --jsonl exclude each other");
+        return EXIT_USAGE;
+    }
+    if (o->resume && (!o->jsonl || strcmp(o->jsonl, "-") == 0)) {
+        complain("--resume needs --jsonl FILE");
+        return EXIT_USAGE;
+    }
+    if (o->mmproj && !o->model) {
+        complain("--mmproj needs --model");
+        return EXIT_USAGE;
+    }
+    o->generate.stop = o->stop;
+    o->generate.conversation = o->conversation;
+    o->inputs = argv + optind;
+    o->n_inputs = argc - optind;
+    *done = false;
+    return EXIT_OK;
+}

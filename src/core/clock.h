@@ -1,0 +1,13 @@
+/* Monotonic time in milliseconds. */
+#ifndef CANDID_CORE_CLOCK_H
+#define CANDID_CORE_CLOCK_H
+
+#include <time.h>
+
+static inline double clock_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+#endif

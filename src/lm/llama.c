@@ -1,0 +1,346 @@
+/*
+ * LLaMA decoder: RMSNorm, rotary grouped-query attention over a paged KV cache, SwiGLU. llama_forward() is the model's
+ * equations in order, with the sites of lm/site.h by name.
+ */
+#include "lm/llama.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/status.h"
+
+struct llama {
+    const struct llama_weights *w;
+    struct backend *b;
+    int max_rows;
+
+    /* device buffers, rows = max_rows */
+    float *x;        /* (rows, n_embd) residual stream */
+    float *normed;   /* (rows, n_embd) */
+    float *q;        /* (rows, n_head*head_dim) */
+    float *k, *v;    /* (rows, n_head_kv*head_dim) */
+    float *heads;    /* (rows, n_head*head_dim) head outputs before the output projection */
+    float *projected; /* (rows, n_embd) output of a projection, added to x */
+    float *gate, *up; /* (rows, n_ff) */
+    float *rope;     /* (rows, rope.n_dims/2, 2) */
+    float *logits;   /* (logit_rows, n_vocab), grown on demand */
+    int logit_rows;
+
+    /* host */
+    int32_t *ids, *positions;    /* [rows] */
+    struct attention_row *views; /* [rows] */
+    float *observed;             /* host copy for observers, grown on demand */
+    size_t observed_count;
+};
+
+static candid_status device_floats(struct llama *m, size_t rows, size_t columns, float **out, candid_error *error) {
+    void *memory = NULL;
+    TRY(m->b->ops->alloc(m->b, rows * columns * sizeof(float), &memory, error));
+    *out = memory;
+    return CANDID_OK;
+}
+
+candid_status llama_create(const struct llama_weights *w, struct backend *backend, int max_rows, struct llama **out,
+                           candid_error *error) {
+    struct llama *m = calloc(1, sizeof *m);
+    if (!m) {
+        return fail_memory(error, "the decoder", sizeof *m);
+    }
+    m->w = w;
+    m->b = backend;
+    m->max_rows = max_rows;
+    size_t rows = (size_t)max_rows, n_embd = (size_t)w->n_embd, n_ff = (size_t)w->n_ff;
+    size_t n_q = (size_t)w->n_head * (size_t)w->head_dim, n_kv = (size_t)w->n_head_kv * (size_t)w->head_dim;
+    candid_status status;
+    TRY_GOTO(device_floats(m, rows, n_embd, &m->x, error), status, failed);
+    TRY_GOTO(device_floats(m, rows, n_embd, &m->normed, error), status, failed);
+    TRY_GOTO(device_floats(m, rows, n_q, &m->q, error), status, failed);
+    TRY_GOTO(device_floats(m, rows, n_kv, &m->k, error), status, failed);
+    TRY_GOTO(device_floats(m, rows, n_kv, &m->v, error), status, failed);
+    TRY_GOTO(device_floats(m, rows, n_q, &m->heads, error), status, failed);
+    TRY_GOTO(device_floats(m, rows, n_embd, &m->projected, error), status, failed);
+    TRY_GOTO(device_floats(m, rows, n_ff, &m->gate, error), status, failed);
+    TRY_GOTO(device_floats(m, rows, n_ff, &m->up, error), status, failed);
+    TRY_GOTO(device_floats(m, rows, (size_t)w->rope.n_dims, &m->rope, error), status, failed);
+    m->ids = calloc(rows, sizeof *m->ids);
+    m->positions = calloc(rows, sizeof *m->positions);
+    m->views = calloc(rows, sizeof *m->views);
+    if (!m->ids || !m->positions || !m->views) {
+        status = fail_memory(error, "the decoder's row tables", rows * sizeof *m->views);
+        goto failed;
+    }
+    *out = m;
+    return CANDID_OK;
+failed:
+    llama_free(m);
+    return status;
+}
+
+void llama_free(struct llama *m) {
+    if (!m) {
+        return;
+    }
+    float *device[] = {m->x,         m->normed, m->q,  m->k,    m->v,     m->heads,
+                       m->projected, m->gate,   m->up, m->rope, m->logits};
+    for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
+        m->b->ops->release(m->b, device[i]);
+    }
+    free(m->ids);
+    free(m->positions);
+    free(m->views);
+    free(m->observed);
+    free(m);
+}
+
+int llama_max_rows(const struct llama *m) {
+    return m->max_rows;
+}
+
+static size_t matrix_bytes(const struct matrix *w) {
+    return (size_t)w->n_out * quant_row_bytes(w->type, w->n_in);
+}
+
+size_t llama_weight_bytes(const struct llama_weights *w) {
+    size_t bytes = matrix_bytes(&w->output);
+    for (int l = 0; l < w->n_layer; l++) {
+        const struct llama_layer *layer = &w->layers[l];
+        const struct matrix *all[] = {&layer->attn_q,   &layer->attn_k, &layer->attn_v,  &layer->attn_out,
+                                      &layer->ffn_gate, &layer->ffn_up, &layer->ffn_down};
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+            bytes += matrix_bytes(all[i]);
+        }
+    }
+    return bytes;
+}
+
+/* ---- sites ------------------------------------------------------------------------------------- */
+
+static candid_status observed_room(struct llama *m, size_t count, candid_error *error) {
+    if (count > m->observed_count) {
+        float *grown = realloc(m->observed, count * sizeof *grown);
+        if (!grown) {
+            return fail_memory(error, "an observed activation", count * sizeof *grown);
+        }
+        m->observed = grown;
+        m->observed_count = count;
+    }
+    return CANDID_OK;
+}
+
+/* Shows device rows to the observer, if it asked for this site. */
+static candid_status at_site(struct llama *m, const struct observer *o, enum site site, int layer, const float *device,
+                             int n_rows, int n_cols, candid_error *error) {
+    if (!observes(o, site) || n_rows == 0) {
+        return CANDID_OK;
+    }
+    size_t count = (size_t)n_rows * (size_t)n_cols;
+    TRY(observed_room(m, count, error));
+    m->b->ops->download(m->b, m->observed, device, count * sizeof(float));
+    o->see(o->user_data, site, layer, m->observed, n_rows, n_cols);
+    return CANDID_OK;
+}
+
+/* ---- forward ----------------------------------------------------------------------------------- */
+
+/* Checks the rows and gives each its slot in its sequence. */
+static candid_status place_rows(struct llama *m, const struct forward_row *rows, int n_rows, candid_error *error) {
+    if (n_rows < 1 || n_rows > m->max_rows) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "forward: expected 1 to %d rows, found %d", m->max_rows, n_rows);
+    }
+    for (int i = 0; i < n_rows; i++) {
+        if (!rows[i].embedding && (rows[i].token < 0 || rows[i].token >= m->w->n_vocab)) {
+            return fail(error, CANDID_ERROR_ARGUMENT, "forward: row %d: expected a token id below %d, found %d", i,
+                        m->w->n_vocab, rows[i].token);
+        }
+    }
+    for (int i = 0; i < n_rows; i++) {
+        struct attention_row *view = &m->views[i];
+        view->index = kv_next_slot(rows[i].seq);
+        view->n_keys = view->index + 1;
+        m->positions[i] = rows[i].position;
+        m->ids[i] = rows[i].token;
+    }
+    for (int i = 0; i < n_rows; i++) {
+        TRY(kv_reserve(rows[i].seq, rows[i].seq->pending, error));
+    }
+    for (int i = 0; i < n_rows; i++) {
+        m->views[i].blocks = rows[i].seq->blocks;
+    }
+    return CANDID_OK;
+}
+
+/* x = token embeddings, or the visual tokens given in their place. */
+static void embed_rows(struct llama *m, const struct forward_row *rows, int n_rows) {
+    size_t n_embd = (size_t)m->w->n_embd;
+    for (int i = 0, end; i < n_rows; i = end) {
+        end = i + 1;
+        float *x = m->x + (size_t)i * n_embd;
+        if (rows[i].embedding) {
+            while (end < n_rows && rows[end].embedding == rows[end - 1].embedding + n_embd) {
+                end++;
+            }
+            m->b->ops->copy(m->b, x, rows[i].embedding, (size_t)(end - i) * n_embd * sizeof(float));
+        } else {
+            while (end < n_rows && !rows[end].embedding) {
+                end++;
+            }
+            m->b->ops->embed(m->b, x, &m->w->token_embd, m->ids + i, end - i);
+        }
+    }
+}
+
+/* Moves the rows whose logits are wanted to the front of a buffer; returns their number. */
+static int keep_wanted(struct llama *m, const struct forward_row *rows, int n_rows, float *buffer, int n_cols) {
+    int kept = 0;
+    for (int i = 0; i < n_rows; i++) {
+        if (rows[i].want_logits) {
+            if (kept != i) {
+                m->b->ops->copy(m->b, buffer + (size_t)kept * (size_t)n_cols, buffer + (size_t)i * (size_t)n_cols,
+                                (size_t)n_cols * sizeof(float));
+            }
+            kept++;
+        }
+    }
+    return kept;
+}
+
+/* Attention of one layer: m->heads = softmax(q Kᵀ / sqrt(head_dim)) V, with k and v appended to the cache. */
+static candid_status attend(struct llama *m, const struct forward_row *rows, int n_rows, int layer,
+                            const struct observer *o, candid_error *error) {
+    const struct llama_weights *w = m->w;
+    const struct backend_ops *op = m->b->ops;
+    struct kv_attention a = {
+        .shape = kv_cache_shape(rows[0].seq->cache),
+        .layer = layer,
+        .n_head = w->n_head,
+        .rows = m->views,
+        .n_rows = n_rows,
+        .scale = 1.0f / sqrtf((float)w->head_dim),
+    };
+    bool scores = observes(o, SITE_ATTENTION_SCORES), probs = observes(o, SITE_ATTENTION_PROBS);
+    size_t count = 0;
+    if (scores || probs) {
+        for (int i = 0; i < n_rows; i++) {
+            a.max_keys = m->views[i].n_keys > a.max_keys ? m->views[i].n_keys : a.max_keys;
+        }
+        count = (size_t)n_rows * (size_t)w->n_head * (size_t)a.max_keys;
+        TRY(observed_room(m, 2 * count, error));
+        memset(m->observed, 0, 2 * count * sizeof(float));
+        a.scores_out = scores ? m->observed : NULL;
+        a.probs_out = probs ? m->observed + count : NULL;
+    }
+    op->kv_store(m->b, &a, m->k, m->v);
+    TRY(op->kv_attend(m->b, &a, m->q, m->heads, error));
+    if (scores) {
+        o->see(o->user_data, SITE_ATTENTION_SCORES, layer, a.scores_out, n_rows * w->n_head, a.max_keys);
+    }
+    if (probs) {
+        o->see(o->user_data, SITE_ATTENTION_PROBS, layer, a.probs_out, n_rows * w->n_head, a.max_keys);
+    }
+    return CANDID_OK;
+}
+
+static candid_status run_layers(struct llama *m, const struct forward_row *rows, int n_rows, const struct observer *o,
+                                float *logits, candid_error *error) {
+    const struct llama_weights *w = m->w;
+    struct backend *b = m->b;
+    const struct backend_ops *op = b->ops;
+    const int n_embd = w->n_embd, n_q = w->n_head * w->head_dim;
+
+    /* site: positions */
+    op->rope_table(b, m->rope, m->positions, n_rows, &w->rope);
+    if (observes(o, SITE_POSITIONS)) {
+        TRY(observed_room(m, (size_t)n_rows, error));
+        for (int i = 0; i < n_rows; i++) {
+            m->observed[i] = (float)m->positions[i];
+        }
+        o->see(o->user_data, SITE_POSITIONS, -1, m->observed, n_rows, 1);
+    }
+
+    embed_rows(m, rows, n_rows);
+    TRY(at_site(m, o, SITE_HIDDEN, -1, m->x, n_rows, n_embd, error));
+
+    for (int l = 0; l < w->n_layer; l++) {
+        const struct llama_layer *layer = &w->layers[l];
+        if (observer_cancels(o)) {
+            return fail(error, CANDID_ERROR_CANCELLED, "cancelled in decoder layer %d", l);
+        }
+
+        /* h = RMSNorm(x);  q, k, v = Wq h, Wk h, Wv h;  q, k rotated */
+        op->rms_norm(b, m->normed, m->x, layer->attn_norm, n_rows, n_embd, w->rms_eps);
+        struct linear_job qkv[] = {{&layer->attn_q, NULL, m->q}, {&layer->attn_k, NULL, m->k}, {&layer->attn_v, NULL, m->v}};
+        TRY(op->linear(b, m->normed, n_rows, n_embd, qkv, 3, error));
+        op->rope(b, m->q, m->rope, n_rows, w->n_head, w->head_dim, &w->rope);
+        op->rope(b, m->k, m->rope, n_rows, w->n_head_kv, w->head_dim, &w->rope);
+
+        /* sites: attention.scores, attention.probs */
+        TRY(attend(m, rows, n_rows, l, o, error));
+        TRY(at_site(m, o, SITE_HEAD_OUTPUT, l, m->heads, n_rows, n_q, error));
+
+        /* Past the last attention only the rows whose logits are wanted matter. */
+        if (l == w->n_layer - 1 && !observes(o, SITE_HIDDEN)) {
+            keep_wanted(m, rows, n_rows, m->x, n_embd);
+            n_rows = keep_wanted(m, rows, n_rows, m->heads, n_q);
+            if (n_rows == 0) {
+                return CANDID_OK;
+            }
+        }
+
+        /* x += Wo heads */
+        struct linear_job out = {&layer->attn_out, NULL, m->projected};
+        TRY(op->linear(b, m->heads, n_rows, n_q, &out, 1, error));
+        op->add(b, m->x, m->projected, (size_t)n_rows * (size_t)n_embd);
+
+        /* x += Wdown (silu(Wgate h) * Wup h),  h = RMSNorm(x) */
+        op->rms_norm(b, m->normed, m->x, layer->ffn_norm, n_rows, n_embd, w->rms_eps);
+        struct linear_job gate_up[] = {{&layer->ffn_gate, NULL, m->gate}, {&layer->ffn_up, NULL, m->up}};
+        TRY(op->linear(b, m->normed, n_rows, n_embd, gate_up, 2, error));
+        op->silu_mul(b, m->gate, m->up, (size_t)n_rows * (size_t)w->n_ff);
+        struct linear_job down = {&layer->ffn_down, NULL, m->projected};
+        TRY(op->linear(b, m->gate, n_rows, w->n_ff, &down, 1, error));
+        op->add(b, m->x, m->projected, (size_t)n_rows * (size_t)n_embd);
+        TRY(at_site(m, o, SITE_HIDDEN, l, m->x, n_rows, n_embd, error));
+    }
+    if (observes(o, SITE_HIDDEN)) {
+        n_rows = keep_wanted(m, rows, n_rows, m->x, n_embd);
+        if (n_rows == 0) {
+            return CANDID_OK;
+        }
+    }
+
+    /* logits = Whead RMSNorm(x); site: early_logits is this product on an earlier layer's x */
+    op->rms_norm(b, m->normed, m->x, w->output_norm, n_rows, n_embd, w->rms_eps);
+    struct linear_job head = {&w->output, NULL, m->logits};
+    TRY(op->linear(b, m->normed, n_rows, n_embd, &head, 1, error));
+    TRY(at_site(m, o, SITE_LOGITS, -1, m->logits, n_rows, w->n_vocab, error));
+    op->download(b, logits, m->logits, (size_t)n_rows * (size_t)w->n_vocab * sizeof(float));
+    return CANDID_OK;
+}
+
+candid_status llama_forward(struct llama *m, const struct forward_row *rows, int n_rows,
+                            const struct observer *observer, float *logits, candid_error *error) {
+    int n_wanted = 0;
+    for (int i = 0; i < n_rows; i++) {
+        n_wanted += rows[i].want_logits;
+    }
+    if (n_wanted > m->logit_rows) {
+        m->b->ops->release(m->b, m->logits);
+        m->logits = NULL;
+        m->logit_rows = 0;
+        TRY(device_floats(m, (size_t)n_wanted, (size_t)m->w->n_vocab, &m->logits, error));
+        m->logit_rows = n_wanted;
+    }
+    candid_status status = place_rows(m, rows, n_rows, error);
+    if (status == CANDID_OK) {
+        status = run_layers(m, rows, n_rows, observer, logits, error);
+    }
+    for (int i = 0; i < n_rows; i++) {
+        if (status == CANDID_OK) {
+            kv_commit(rows[i].seq);
+        } else {
+            kv_abandon(rows[i].seq);
+        }
+    }
+    return status;
+}

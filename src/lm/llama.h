@@ -1,0 +1,40 @@
+/*
+ * LLaMA decoder: one forward pass over a batch of rows that may belong to several sequences.
+ */
+#ifndef CANDID_LM_LLAMA_H
+#define CANDID_LM_LLAMA_H
+
+#include "lm/kv.h"
+#include "lm/site.h"
+#include "model/weights.h"
+
+/* One row of a batch: the next token of a sequence. Rows of one sequence stand in their order. */
+struct forward_row {
+    struct kv_seq *seq;
+    int32_t token;          /* id in the vocabulary; ignored when embedding is given */
+    const float *embedding; /* device (n_embd): a visual token in place of a token id, or NULL */
+    int32_t position;       /* for RoPE; usually the index in the sequence */
+    bool want_logits;
+};
+
+struct llama; /* work buffers for the batches of one context */
+
+/* weights and backend are borrowed. max_rows: most rows of one forward pass. */
+candid_status llama_create(const struct llama_weights *weights, struct backend *backend, int max_rows,
+                           struct llama **out, candid_error *error);
+void llama_free(struct llama *m);
+
+int llama_max_rows(const struct llama *m);
+
+/*
+ * Runs the rows through all layers, appends their keys and values to their sequences, and writes the logits of the
+ * rows that want them to `logits`, host (number of wanted rows, n_vocab), in row order. On failure no sequence changes.
+ * observer may be NULL.
+ */
+candid_status llama_forward(struct llama *m, const struct forward_row *rows, int n_rows,
+                            const struct observer *observer, float *logits, candid_error *error);
+
+/* Bytes of weights one forward pass with few rows reads (embedding table excluded). */
+size_t llama_weight_bytes(const struct llama_weights *weights);
+
+#endif

@@ -1,0 +1,52 @@
+/*
+ * Sites: the named places of the forward pass where methods may measure or change something, in the order in which
+ * data passes them. llama_forward() and clip_encode() mention each of theirs by name.
+ */
+#ifndef CANDID_LM_SITE_H
+#define CANDID_LM_SITE_H
+
+#include <stdbool.h>
+
+enum site {
+    SITE_IMAGE,            /* preprocessed pixels (3, size, size) of one image */
+    SITE_VISION_ATTENTION, /* image encoder, per layer: probabilities (tokens*heads, tokens), row = token*heads + head */
+    SITE_VISION_HIDDEN,    /* image encoder, per layer: block output (tokens, n_embd); layer -1: embeddings after pre-LN */
+    SITE_VISUAL_TOKENS,    /* projected tokens (grid*grid, n_embd of the decoder) */
+    SITE_POSITIONS,        /* position per row, as f32 (rows, 1) */
+    SITE_ATTENTION_SCORES, /* per layer: pre-softmax scores (rows*heads, max_keys), row = row*heads + head */
+    SITE_ATTENTION_PROBS,  /* per layer: post-softmax probabilities, same shape */
+    SITE_HEAD_OUTPUT,      /* per layer: head vectors before the output projection (rows, n_head*head_dim) */
+    SITE_HIDDEN,           /* per layer: block output (rows, n_embd); layer -1: embeddings */
+    SITE_EARLY_LOGITS,     /* lm_head on a layer's output (wanted rows, n_vocab) */
+    SITE_LOGITS,           /* final logits (wanted rows, n_vocab) */
+    SITE_COUNT
+};
+
+static inline const char *site_name(enum site site) {
+    static const char *const names[SITE_COUNT] = {
+        "image",         "vision.attention", "vision.hidden",    "visual_tokens", "positions", "attention.scores",
+        "attention.probs", "head_output",    "hidden",           "early_logits",  "logits",
+    };
+    return site >= 0 && site < SITE_COUNT ? names[site] : "unknown";
+}
+
+/*
+ * Looks at data as it passes, for golden tests and inspection. `data` is host memory (n_rows, n_cols), valid during the
+ * call. Sites not in `mask` cost nothing.
+ */
+struct observer {
+    unsigned mask; /* bit (1u << site) set: call `see` for that site */
+    void (*see)(void *user_data, enum site site, int layer, const float *data, int n_rows, int n_cols);
+    bool (*cancelled)(void *user_data); /* polled once per layer; true ends the pass with CANDID_ERROR_CANCELLED */
+    void *user_data;
+};
+
+static inline bool observes(const struct observer *o, enum site site) {
+    return o && (o->mask >> site & 1u);
+}
+
+static inline bool observer_cancels(const struct observer *o) {
+    return o && o->cancelled && o->cancelled(o->user_data);
+}
+
+#endif

@@ -1,0 +1,440 @@
+/*
+ * The decoder's forward pass against an independent one written here: double precision, no cache, whole sequence at
+ * once, weights decoded through the file's tensors. Then what a batch promises: rows of several sequences, chunks and
+ * forks give what each sequence gives alone.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../support/tiny_model.h"
+#include "lm/llama.h"
+
+#define MODEL_PATH "test_forward.gguf"
+
+/* ---- the independent decoder -------------------------------------------------------------------- */
+
+static float *tensor_values(const struct gguf *gguf, const char *name) {
+    const struct tensor *t = gguf_find_tensor(gguf, name);
+    assert_non_null(t);
+    int64_t n = t->ne[0] * t->ne[1];
+    float *out = malloc((size_t)n * sizeof *out);
+    quant_dequantize(t->type, t->data, out, n);
+    return out;
+}
+
+static float *layer_values(const struct gguf *gguf, int layer, const char *role) {
+    char name[64];
+    snprintf(name, sizeof name, "blk.%d.%s.weight", layer, role);
+    return tensor_values(gguf, name);
+}
+
+/* out = W x for one row */
+static void product(double *out, const float *w, const double *x, int n_out, int n_in) {
+    for (int o = 0; o < n_out; o++) {
+        double sum = 0;
+        for (int i = 0; i < n_in; i++) {
+            sum += (double)w[(size_t)o * (size_t)n_in + (size_t)i] * x[i];
+        }
+        out[o] = sum;
+    }
+}
+
+static void normalise(double *out, const double *x, const float *w, int n, double eps) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) {
+        sum += x[i] * x[i];
+    }
+    for (int i = 0; i < n; i++) {
+        out[i] = x[i] / sqrt(sum / n + eps) * w[i];
+    }
+}
+
+static void rotate(double *head, int dim, int position, double base) {
+    for (int i = 0; i < dim / 2; i++) {
+        double angle = position / pow(base, 2.0 * i / dim), a = head[2 * i], b = head[2 * i + 1];
+        head[2 * i] = a * cos(angle) - b * sin(angle);
+        head[2 * i + 1] = a * sin(angle) + b * cos(angle);
+    }
+}
+
+/* Logits (n, n_vocab) of a whole token sequence at positions 0 .. n-1. */
+static double *naive_forward(const struct gguf *gguf, const struct llama_weights *h, const int *tokens, int n) {
+    const int d = h->n_embd, hd = h->head_dim, n_q = h->n_head * hd, n_kv = h->n_head_kv * hd;
+    double *x = calloc((size_t)(n * d), sizeof *x), *normed = calloc((size_t)d, sizeof *x);
+    double *q = calloc((size_t)(n * n_q), sizeof *x), *k = calloc((size_t)(n * n_kv), sizeof *x);
+    double *v = calloc((size_t)(n * n_kv), sizeof *x), *heads = calloc((size_t)n_q, sizeof *x);
+    double *gate = calloc((size_t)h->n_ff, sizeof *x), *up = calloc((size_t)h->n_ff, sizeof *x), *y = calloc((size_t)d, sizeof *x);
+    double *probs = calloc((size_t)n, sizeof *x), *logits = calloc((size_t)(n * h->n_vocab), sizeof *x);
+    float *table = tensor_values(gguf, "token_embd.weight");
+    for (int t = 0; t < n; t++) {
+        for (int i = 0; i < d; i++) {
+            x[t * d + i] = table[tokens[t] * d + i];
+        }
+    }
+    for (int l = 0; l < h->n_layer; l++) {
+        float *an = layer_values(gguf, l, "attn_norm"), *wq = layer_values(gguf, l, "attn_q");
+        float *wk = layer_values(gguf, l, "attn_k"), *wv = layer_values(gguf, l, "attn_v");
+        float *wo = layer_values(gguf, l, "attn_output"), *fn = layer_values(gguf, l, "ffn_norm");
+        float *wg = layer_values(gguf, l, "ffn_gate"), *wu = layer_values(gguf, l, "ffn_up"), *wd = layer_values(gguf, l, "ffn_down");
+        for (int t = 0; t < n; t++) {
+            normalise(normed, x + t * d, an, d, h->rms_eps);
+            product(q + t * n_q, wq, normed, n_q, d);
+            product(k + t * n_kv, wk, normed, n_kv, d);
+            product(v + t * n_kv, wv, normed, n_kv, d);
+            for (int i = 0; i < h->n_head; i++) {
+                rotate(q + t * n_q + i * hd, hd, t, h->rope.base);
+            }
+            for (int i = 0; i < h->n_head_kv; i++) {
+                rotate(k + t * n_kv + i * hd, hd, t, h->rope.base);
+            }
+        }
+        for (int t = 0; t < n; t++) {
+            for (int i = 0; i < h->n_head; i++) {
+                const int kv = i / (h->n_head / h->n_head_kv);
+                double sum = 0;
+                for (int s = 0; s <= t; s++) {
+                    double score = 0;
+                    for (int e = 0; e < hd; e++) {
+                        score += q[t * n_q + i * hd + e] * k[s * n_kv + kv * hd + e];
+                    }
+                    sum += probs[s] = exp(score / sqrt(hd));
+                }
+                for (int e = 0; e < hd; e++) {
+                    double value = 0;
+                    for (int s = 0; s <= t; s++) {
+                        value += probs[s] / sum * v[s * n_kv + kv * hd + e];
+                    }
+                    heads[i * hd + e] = value;
+                }
+            }
+            product(y, wo, heads, d, n_q);
+            for (int i = 0; i < d; i++) {
+                x[t * d + i] += y[i];
+            }
+        }
+        for (int t = 0; t < n; t++) {
+            normalise(normed, x + t * d, fn, d, h->rms_eps);
+            product(gate, wg, normed, h->n_ff, d);
+            product(up, wu, normed, h->n_ff, d);
+            for (int i = 0; i < h->n_ff; i++) {
+                gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
+            }
+            product(y, wd, gate, d, h->n_ff);
+            for (int i = 0; i < d; i++) {
+                x[t * d + i] += y[i];
+            }
+        }
+        float *all[] = {an, wq, wk, wv, wo, fn, wg, wu, wd};
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+            free(all[i]);
+        }
+    }
+    float *norm = tensor_values(gguf, "output_norm.weight");
+    bool tied = !gguf_find_tensor(gguf, "output.weight");
+    float *head = tied ? NULL : tensor_values(gguf, "output.weight");
+    for (int t = 0; t < n; t++) {
+        normalise(normed, x + t * d, norm, d, h->rms_eps);
+        product(logits + t * h->n_vocab, tied ? table : head, normed, h->n_vocab, d);
+    }
+    free(table), free(norm), free(head), free(x), free(normed), free(q), free(k), free(v), free(heads);
+    free(gate), free(up), free(y), free(probs);
+    return logits;
+}
+
+/* ---- fixture ------------------------------------------------------------------------------------- */
+
+struct fixture {
+    struct gguf *gguf;
+    struct llama_weights weights;
+    struct backend *backend;
+    struct kv_cache *kv;
+    struct llama *llama;
+};
+
+static void open_fixture(struct fixture *f, const struct tiny_model_options *o, candid_precision precision, int max_rows) {
+    candid_error error = {.message = ""};
+    memset(f, 0, sizeof *f);
+    assert_int_equal(tiny_model_write(MODEL_PATH, o), 0);
+    if (gguf_open(MODEL_PATH, &f->gguf, &error) || llama_weights_load(f->gguf, &f->weights, &error) ||
+        backend_cpu_create(precision, 2, NULL, &f->backend, &error)) {
+        fail_msg("%s", error.message);
+    }
+    struct kv_shape shape = {.n_layer = f->weights.n_layer,
+                             .n_head_kv = f->weights.n_head_kv,
+                             .head_dim = f->weights.head_dim,
+                             .f32 = precision == CANDID_PRECISION_EXACT};
+    assert_int_equal(kv_cache_create(f->backend, &shape, 512, &f->kv, NULL), CANDID_OK);
+    assert_int_equal(llama_create(&f->weights, f->backend, max_rows, &f->llama, NULL), CANDID_OK);
+}
+
+static void close_fixture(struct fixture *f) {
+    llama_free(f->llama);
+    kv_cache_free(f->kv);
+    backend_destroy(f->backend);
+    llama_weights_free(&f->weights);
+    gguf_close(f->gguf);
+    remove(MODEL_PATH);
+}
+
+static int token_at(const struct fixture *f, int i) {
+    return 3 + (i * 37 + i * i) % (f->weights.n_vocab - 3);
+}
+
+/* Appends tokens [begin, end) in chunks of `chunk` rows; logits of every row to `logits`. */
+static void feed(struct fixture *f, struct kv_seq *seq, int begin, int end, int chunk, float *logits) {
+    struct forward_row rows[64];
+    for (int at = begin; at < end;) {
+        int n = end - at < chunk ? end - at : chunk;
+        for (int i = 0; i < n; i++) {
+            rows[i] = (struct forward_row){.seq = seq, .token = token_at(f, at + i), .position = at + i, .want_logits = true};
+        }
+        candid_error error;
+        if (llama_forward(f->llama, rows, n, NULL, logits + (size_t)(at - begin) * (size_t)f->weights.n_vocab, &error)) {
+            fail_msg("%s", error.message);
+        }
+        at += n;
+    }
+}
+
+static double relative_error(const float *a, const double *b, size_t n) {
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < n; i++) {
+        difference += (a[i] - b[i]) * (a[i] - b[i]);
+        norm += b[i] * b[i];
+    }
+    return sqrt(difference / norm);
+}
+
+#define N 40
+
+static double error_against_naive(const struct tiny_model_options *o, candid_precision precision, int chunk) {
+    struct fixture f;
+    open_fixture(&f, o, precision, 64);
+    int tokens[N];
+    for (int i = 0; i < N; i++) {
+        tokens[i] = token_at(&f, i);
+    }
+    double *expected = naive_forward(f.gguf, &f.weights, tokens, N);
+    float *logits = malloc((size_t)(N * f.weights.n_vocab) * sizeof *logits);
+    struct kv_seq *seq;
+    assert_int_equal(kv_seq_create(f.kv, &seq, NULL), CANDID_OK);
+    feed(&f, seq, 0, N, chunk, logits);
+    assert_int_equal(seq->length, N);
+    double error = relative_error(logits, expected, (size_t)(N * f.weights.n_vocab));
+    kv_seq_free(seq);
+    free(logits);
+    free(expected);
+    close_fixture(&f);
+    return error;
+}
+
+/* ---- tests --------------------------------------------------------------------------------------- */
+
+static void exact_path_computes_the_model(void **state) {
+    (void)state;
+    struct tiny_model_options o = tiny_model_options_default();
+    assert_true(error_against_naive(&o, CANDID_PRECISION_EXACT, 64) < 1e-5); /* group-query, 4 heads over 2 */
+    assert_true(error_against_naive(&o, CANDID_PRECISION_EXACT, 1) < 1e-5);
+    assert_true(error_against_naive(&o, CANDID_PRECISION_EXACT, 7) < 1e-5);
+    o.n_head_kv = o.n_head; /* multi-head */
+    o.tied = true;
+    assert_true(error_against_naive(&o, CANDID_PRECISION_EXACT, 64) < 1e-5);
+}
+
+static void every_type_runs_on_both_paths(void **state) {
+    (void)state;
+    static const uint32_t types[] = {TYPE_F32, TYPE_F16, TYPE_BF16, TYPE_Q8_0, TYPE_Q4_0, TYPE_Q4_K, TYPE_Q5_K, TYPE_Q6_K};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        struct tiny_model_options o = tiny_model_options_wide(types[i]);
+        double exact = error_against_naive(&o, CANDID_PRECISION_EXACT, 16);
+        double prefill = error_against_naive(&o, CANDID_PRECISION_FAST, 64);
+        double decode = error_against_naive(&o, CANDID_PRECISION_FAST, 1);
+        print_message("%-5s relative error: exact %.1e, fast prefill %.1e, fast decode %.1e\n", quant_type_name(types[i]), exact,
+                      prefill, decode);
+        assert_true(exact < 1e-5);
+        assert_true(prefill < 2e-2);
+        assert_true(decode < 2e-2);
+    }
+}
+
+/* Rows of three sequences of different lengths, prefill chunks and decode rows mixed, against each alone. */
+static void a_mixed_batch_equals_each_sequence_alone(void **state) {
+    (void)state;
+    const candid_precision precisions[] = {CANDID_PRECISION_EXACT, CANDID_PRECISION_FAST};
+    for (int p = 0; p < 2; p++) {
+        struct tiny_model_options o = tiny_model_options_default();
+        struct fixture f;
+        open_fixture(&f, &o, precisions[p], 64);
+        const size_t n_vocab = (size_t)f.weights.n_vocab;
+        float *alone[3], *batch = malloc(8 * n_vocab * sizeof *batch);
+        const int begin[3] = {33, 5, 0}, count[3] = {1, 3, 4};
+        struct kv_seq *seqs[3];
+        for (int s = 0; s < 3; s++) {
+            float *prefix = malloc(64 * n_vocab * sizeof *prefix);
+            alone[s] = malloc(8 * n_vocab * sizeof *alone[s]);
+            assert_int_equal(kv_seq_create(f.kv, &seqs[s], NULL), CANDID_OK);
+            feed(&f, seqs[s], 0, begin[s], 1, prefix);
+            struct kv_seq *twin;
+            assert_int_equal(kv_fork(seqs[s], &twin, NULL), CANDID_OK);
+            feed(&f, twin, begin[s], begin[s] + count[s], 8, alone[s]);
+            kv_seq_free(twin);
+            free(prefix);
+        }
+        struct forward_row rows[8];
+        int n = 0, order[8], nth[8];
+        for (int i = 0; i < 4; i++) { /* interleaved */
+            for (int s = 0; s < 3; s++) {
+                if (i < count[s]) {
+                    order[n] = s;
+                    nth[n] = i;
+                    rows[n++] = (struct forward_row){
+                        .seq = seqs[s], .token = token_at(&f, begin[s] + i), .position = begin[s] + i, .want_logits = true};
+                }
+            }
+        }
+        assert_int_equal(n, 8);
+        assert_int_equal(llama_forward(f.llama, rows, n, NULL, batch, NULL), CANDID_OK);
+        for (int i = 0; i < n; i++) {
+            const float *expected = alone[order[i]] + (size_t)nth[i] * n_vocab;
+            assert_memory_equal(batch + (size_t)i * n_vocab, expected, n_vocab * sizeof *batch);
+        }
+        for (int s = 0; s < 3; s++) {
+            assert_int_equal(seqs[s]->length, begin[s] + count[s]);
+            kv_seq_free(seqs[s]);
+            free(alone[s]);
+        }
+        free(batch);
+        close_fixture(&f);
+    }
+}
+
+static void only_wanted_rows_give_logits(void **state) {
+    (void)state;
+    struct tiny_model_options o = tiny_model_options_default();
+    struct fixture f;
+    open_fixture(&f, &o, CANDID_PRECISION_EXACT, 64);
+    const size_t n_vocab = (size_t)f.weights.n_vocab;
+    float *all = malloc(6 * n_vocab * sizeof *all), *some = malloc(2 * n_vocab * sizeof *some);
+    struct kv_seq *a, *b;
+    kv_seq_create(f.kv, &a, NULL);
+    kv_seq_create(f.kv, &b, NULL);
+    feed(&f, a, 0, 6, 6, all);
+    struct forward_row rows[6];
+    for (int i = 0; i < 6; i++) {
+        rows[i] = (struct forward_row){.seq = b, .token = token_at(&f, i), .position = i, .want_logits = i == 2 || i == 5};
+    }
+    assert_int_equal(llama_forward(f.llama, rows, 6, NULL, some, NULL), CANDID_OK);
+    assert_memory_equal(some, all + 2 * n_vocab, n_vocab * sizeof *all);
+    assert_memory_equal(some + n_vocab, all + 5 * n_vocab, n_vocab * sizeof *all);
+    kv_seq_free(a);
+    kv_seq_free(b);
+    free(all);
+    free(some);
+    close_fixture(&f);
+}
+
+struct seen {
+    int calls[SITE_COUNT];
+    double worst_sum; /* of a probability row, distance from 1 */
+    bool cancel;
+};
+
+static void see(void *user_data, enum site site, int layer, const float *data, int n_rows, int n_cols) {
+    struct seen *seen = user_data;
+    seen->calls[site]++;
+    (void)layer;
+    if (site == SITE_ATTENTION_PROBS) {
+        for (int r = 0; r < n_rows; r++) {
+            double sum = 0;
+            for (int c = 0; c < n_cols; c++) {
+                sum += data[(size_t)r * (size_t)n_cols + (size_t)c];
+            }
+            seen->worst_sum = fmax(seen->worst_sum, fabs(sum - 1));
+        }
+    }
+}
+
+static bool cancel(void *user_data) {
+    return ((struct seen *)user_data)->cancel;
+}
+
+static void observers_see_every_site_and_change_nothing(void **state) {
+    (void)state;
+    struct tiny_model_options o = tiny_model_options_default();
+    struct fixture f;
+    open_fixture(&f, &o, CANDID_PRECISION_EXACT, 64);
+    const size_t n_vocab = (size_t)f.weights.n_vocab;
+    float *plain = malloc(5 * n_vocab * sizeof *plain), *watched = malloc(5 * n_vocab * sizeof *watched);
+    struct kv_seq *a, *b;
+    kv_seq_create(f.kv, &a, NULL);
+    kv_seq_create(f.kv, &b, NULL);
+    feed(&f, a, 0, 5, 5, plain);
+    struct forward_row rows[5];
+    for (int i = 0; i < 5; i++) {
+        rows[i] = (struct forward_row){.seq = b, .token = token_at(&f, i), .position = i, .want_logits = true};
+    }
+    struct seen seen = {.worst_sum = 0};
+    struct observer observer = {.mask = ~0u, .see = see, .cancelled = cancel, .user_data = &seen};
+    assert_int_equal(llama_forward(f.llama, rows, 5, &observer, watched, NULL), CANDID_OK);
+    assert_memory_equal(plain, watched, 5 * n_vocab * sizeof *plain);
+    assert_int_equal(seen.calls[SITE_POSITIONS], 1);
+    assert_int_equal(seen.calls[SITE_HIDDEN], f.weights.n_layer + 1);
+    assert_int_equal(seen.calls[SITE_ATTENTION_SCORES], f.weights.n_layer);
+    assert_int_equal(seen.calls[SITE_ATTENTION_PROBS], f.weights.n_layer);
+    assert_int_equal(seen.calls[SITE_HEAD_OUTPUT], f.weights.n_layer);
+    assert_int_equal(seen.calls[SITE_LOGITS], 1);
+    assert_true(seen.worst_sum < 1e-5);
+
+    seen.cancel = true;
+    candid_error error;
+    assert_int_equal(llama_forward(f.llama, rows, 5, &observer, watched, &error), CANDID_ERROR_CANCELLED);
+    assert_int_equal(b->length, 5); /* a cancelled pass leaves the sequence as it was */
+    kv_seq_free(a);
+    kv_seq_free(b);
+    free(plain);
+    free(watched);
+    close_fixture(&f);
+}
+
+static void bad_rows_are_errors_and_change_nothing(void **state) {
+    (void)state;
+    struct tiny_model_options o = tiny_model_options_default();
+    struct fixture f;
+    open_fixture(&f, &o, CANDID_PRECISION_EXACT, 8);
+    float *logits = malloc((size_t)f.weights.n_vocab * sizeof *logits);
+    struct kv_seq *seq;
+    kv_seq_create(f.kv, &seq, NULL);
+    struct forward_row rows[9] = {{.seq = seq, .token = 3}, {.seq = seq, .token = f.weights.n_vocab, .position = 1}};
+    for (int i = 2; i < 9; i++) {
+        rows[i] = rows[0];
+    }
+    candid_error error;
+    assert_int_equal(llama_forward(f.llama, rows, 2, NULL, logits, &error), CANDID_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "row 1"));
+    assert_int_equal(llama_forward(f.llama, rows, 9, NULL, logits, &error), CANDID_ERROR_ARGUMENT);
+    assert_int_equal(llama_forward(f.llama, rows, 0, NULL, logits, &error), CANDID_ERROR_ARGUMENT);
+    assert_int_equal(seq->length, 0);
+    assert_int_equal(seq->pending, 0);
+    kv_seq_free(seq);
+    free(logits);
+    close_fixture(&f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exact_path_computes_the_model),
+        cmocka_unit_test(every_type_runs_on_both_paths),
+        cmocka_unit_test(a_mixed_batch_equals_each_sequence_alone),
+        cmocka_unit_test(only_wanted_rows_give_logits),
+        cmocka_unit_test(observers_see_every_site_and_change_nothing),
+        cmocka_unit_test(bad_rows_are_errors_and_change_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
