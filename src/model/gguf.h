@@ -2,8 +2,8 @@
  * GGUF v2/v3 reader over mapped memory.
  *
  * Files are hostile: every length is checked before multiplication, every offset before use. What the reader
- * accepts, the rest of the program may trust: keys and tensor names are unique, tensors lie inside the file, are
- * aligned, and have a row length divisible by their block size.
+ * accepts, the rest of the program may trust: keys and tensor names are unique, tensors are of a supported type, lie
+ * inside the file without overlap, are aligned to 8 bytes or more, and have a row length divisible by their block size.
  */
 #ifndef CANDID_MODEL_GGUF_H
 #define CANDID_MODEL_GGUF_H
@@ -18,7 +18,7 @@
 /* A tensor in the file; the data is mapped memory owned by the gguf. */
 struct tensor {
     const char *name; /* NUL-terminated, owned by the gguf */
-    uint32_t type;    /* enum quant_type, or another known id of an unsupported type */
+    uint32_t type;    /* enum quant_type: files with tensors of other types are refused */
     int n_dims;       /* 1..4 */
     int64_t ne[4];    /* ne[0] = row length = fastest dimension; 1 beyond n_dims */
     const void *data;
@@ -31,11 +31,11 @@ struct gguf;
 candid_status gguf_open(const char *path, struct gguf **out, candid_error *error);
 
 /* Parses `size` bytes at `data` (borrowed, 32-byte aligned). `name` stands for the file name in errors. */
-candid_status gguf_open_memory(const void *data, size_t size, const char *name, struct gguf **out,
-                               candid_error *error);
+candid_status gguf_open_memory(const void *data, size_t size, const char *name, struct gguf **out, candid_error *error);
 void gguf_close(struct gguf *gguf);
 
-const char *gguf_path(const struct gguf *gguf); /* as given; for messages */
+/* For messages: the path as given, cut at the left when very long, control characters replaced. */
+const char *gguf_path(const struct gguf *gguf);
 size_t gguf_file_size(const struct gguf *gguf);
 uint32_t gguf_version(const struct gguf *gguf);
 

@@ -1,6 +1,10 @@
 /*
  * Weights of the two networks by role: finds each tensor of a GGUF by its published name, checks type and shape,
- * and collects the hyperparameters. Nothing is copied; matrices point into the mapped file.
+ * and collects the hyperparameters. Matrices point into the mapped file, and so do F32 vectors; vectors (norms, biases,
+ * embeddings of the image encoder) in F16 or BF16 are widened into memory the struct owns. The gguf must outlive it.
+ *
+ * What these files promise to the networks: every shape agrees with the hyperparameters, hyperparameters are finite
+ * and in a sane range, and no tensor of the network was left out of account.
  */
 #ifndef CANDID_MODEL_WEIGHTS_H
 #define CANDID_MODEL_WEIGHTS_H
@@ -9,13 +13,20 @@
 #include "core/log.h"
 #include "model/gguf.h"
 
+/* Widened vectors: malloc'd f32 blocks, released together. */
+struct owned_vectors {
+    float **blocks; /* [count] */
+    size_t count;
+};
+
 /* ---- language model ---- */
 
 struct llama_layer {
-    const float *attn_norm;                          /* (n_embd) */
-    struct matrix attn_q, attn_k, attn_v, attn_out;  /* (n_head*head_dim, n_embd), (n_head_kv*head_dim, n_embd) ×2, (n_embd, n_head*head_dim) */
-    const float *ffn_norm;                           /* (n_embd) */
-    struct matrix ffn_gate, ffn_up, ffn_down;        /* (n_ff, n_embd) ×2, (n_embd, n_ff) */
+    const float *attn_norm; /* (n_embd) */
+    struct matrix attn_q, attn_k, attn_v,
+        attn_out;          /* (n_head*head_dim, n_embd), (n_head_kv*head_dim, n_embd) ×2, (n_embd, n_head*head_dim) */
+    const float *ffn_norm; /* (n_embd) */
+    struct matrix ffn_gate, ffn_up, ffn_down; /* (n_ff, n_embd) ×2, (n_embd, n_ff) */
 };
 
 struct llama_weights {
@@ -23,15 +34,18 @@ struct llama_weights {
     int n_ctx_train;
     float rms_eps;
     struct rope_params rope;
-    struct matrix token_embd;    /* (n_vocab, n_embd) */
-    struct llama_layer *layers;  /* [n_layer] */
-    const float *output_norm;    /* (n_embd) */
-    struct matrix output;        /* (n_vocab, n_embd); the embedding table when the file has none (tied) */
-    float *rope_factors;         /* owned copy of rope_freqs.weight, or NULL */
-    float *owned;                /* f32 copies of norm vectors stored in another type, or NULL */
-    size_t n_owned;
+    struct matrix token_embd;   /* (n_vocab, n_embd) */
+    struct llama_layer *layers; /* [n_layer] */
+    const float *output_norm;   /* (n_embd) */
+    struct matrix output;       /* (n_vocab, n_embd); the embedding table when the file has none (tied) */
+    struct owned_vectors owned;
 };
 
+/*
+ * Architecture "llama" without extensions: mixtures of experts, biases, rope scalings other than "linear" and any other
+ * unknown blk.* tensor are CANDID_ERROR_UNSUPPORTED, because the forward pass would ignore them. On failure *out is
+ * empty (llama_weights_free is allowed and does nothing).
+ */
 candid_status llama_weights_load(const struct gguf *gguf, struct llama_weights *out, candid_error *error);
 void llama_weights_free(struct llama_weights *w);
 
@@ -52,8 +66,8 @@ enum activation { ACTIVATION_GELU_ERF, ACTIVATION_GELU_QUICK, ACTIVATION_SILU };
 struct clip_weights {
     int image_size, patch_size, grid; /* grid = image_size / patch_size patches per side */
     int n_embd, n_ff, n_head, head_dim;
-    int n_layer;   /* layers stored in the file */
-    int n_run;     /* layers that make the features: min(stored, wanted), see clip_weights_load */
+    int n_layer; /* layers stored in the file */
+    int n_run;   /* layers that make the features, 0..n_layer: see clip_weights_load */
     float eps;
     enum activation activation;
     float mean[3], std[3];
@@ -64,20 +78,34 @@ struct clip_weights {
     const float *pre_ln_w, *pre_ln_b; /* (n_embd) */
     struct clip_layer *layers;        /* [n_layer] */
     enum projector_type projector;
-    struct matrix mm_0, mm_2;               /* mlp: linear, GELU, linear (mm_2 unused for LINEAR) */
+    /* mlp: mm.0, GELU(erf), mm.2. linear: mm.0 alone. mlp_norm: mm.0, LN mm.1, GELU(erf), mm.3 (in mm_2), LN mm.4. */
+    struct matrix mm_0, mm_2; /* (n_mid, n_embd), (n_embd_lm, n_mid); linear: (n_embd_lm, n_embd), unset */
     const float *mm_0_b, *mm_2_b;
-    const float *mm_ln1_w, *mm_ln1_b, *mm_ln4_w, *mm_ln4_b; /* mlp_norm only */
-    float *owned; /* f32 copies of vectors stored in another type */
-    size_t n_owned;
+    const float *mm_ln1_w, *mm_ln1_b, *mm_ln4_w, *mm_ln4_b; /* (n_mid) ×2, (n_embd_lm) ×2; mlp_norm only */
+    struct owned_vectors owned;
 };
 
 /* Whether the file holds an image encoder. */
 bool clip_weights_present(const struct gguf *gguf);
 
 /*
- * Accepts the legacy LLaVA mmproj convention (clip.vision.block_count counts the layers that are run and stored,
- * fc1 named ffn_down) and the current ones (clip.vision.feature_layer, fc1 named ffn_up). n_embd_lm: width of the
- * language model, which the projector must produce.
+ * Accepts the legacy LLaVA mmproj convention and the current ones. n_embd_lm: width of the language model, which the
+ * projector must produce. On failure *out is empty (clip_weights_free is allowed and does nothing).
+ *
+ * Layers that run (LLaVA takes hidden_states[-2], the input of the last of 24 layers):
+ *   - clip.vision.block_count must equal the number of layers the file stores, N.
+ *   - With clip.vision.feature_layer = f: hidden_states[f] of a network of N layers, so f layers for f >= 0 and
+ *     N + 1 + f for f < 0 (-2: N - 1). Several feature layers are unsupported.
+ *   - Without it all N run, because the legacy converter has dropped the last layer already (N = 23), except for the
+ *     whole ViT-L/14 (N = 24, n_embd = 1024): 23 run, and a warning is logged.
+ *
+ * Feed-forward matrices: fc1 is the one of ffn_down, ffn_up that has rows of n_embd values; legacy files call it
+ * ffn_down. When n_ff = n_embd the shapes do not tell, and the file is legacy if it has the key
+ * clip.has_llava_projector and not clip.vision.feature_layer.
+ *
+ * Activation: clip.use_gelu -> erf GELU, clip.use_silu -> SiLU, neither -> quick GELU (OpenAI CLIP). The projector type
+ * is "mlp" when no key names it; mm.3.weight makes it mlp_norm, absent mm.2 and mm.3 make it linear.
+ * LLaVA-NeXT (tiles and a newline vector) is unsupported.
  */
 candid_status clip_weights_load(const struct gguf *gguf, int n_embd_lm, struct clip_weights *out,
                                 const struct logger *log, candid_error *error);

@@ -20,8 +20,8 @@ candid_status image_resize_bicubic(const struct candid_image *image, int width, 
                                    candid_error *error);
 
 /* Original LLaVA: expand2square with background[3], the image pasted in the centre (integer division). */
-candid_status image_pad_square(const struct candid_image *image, const uint8_t background[3],
-                               struct candid_image **out, candid_error *error);
+candid_status image_pad_square(const struct candid_image *image, const uint8_t background[3], struct candid_image **out,
+                               candid_error *error);
 
 /*
  * Hugging Face CLIPImageProcessor: resize so that the shortest edge is `size` (long edge int(size*long/short)),

@@ -258,9 +258,12 @@ static void every_type_runs_on_both_paths(void **state) {
         double decode = error_against_naive(&o, CANDID_PRECISION_FAST, 1);
         print_message("%-5s relative error: exact %.1e, fast prefill %.1e, fast decode %.1e\n", quant_type_name(types[i]), exact,
                       prefill, decode);
+        /* Float weights meet f32 activations; quantised ones meet activations rounded to 8 bits, whose error these random
+         * weights, unlike trained ones, carry from layer to layer undamped. The f16 KV cache costs 5e-4 by itself. */
+        const double bound = quant_block_values(types[i]) == 1 ? 2e-3 : 5e-2;
         assert_true(exact < 1e-5);
-        assert_true(prefill < 2e-2);
-        assert_true(decode < 2e-2);
+        assert_true(prefill < bound);
+        assert_true(decode < bound);
     }
 }
 

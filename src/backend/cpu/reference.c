@@ -23,6 +23,14 @@ static float dot(const float *a, const float *b, int n) {
     return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
 }
 
+static float sum(const float *a, int n) {
+    float sums[8] = {0};
+    for (int i = 0; i < n; i++) {
+        sums[i & 7] += a[i];
+    }
+    return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+}
+
 candid_status reference_linear(const float *x, int n_rows, int n_in, const struct linear_job *jobs, int n_jobs,
                                int n_threads, candid_error *error) {
     float *decoded = malloc((size_t)n_threads * (size_t)n_in * sizeof *decoded); /* a weight row per thread */
@@ -68,17 +76,13 @@ void reference_layer_norm(float *out, const float *x, const float *weight, const
     for (int r = 0; r < n_rows; r++) {
         const float *in = x + (size_t)r * (size_t)n;
         float *to = out + (size_t)r * (size_t)n;
-        double sum = 0, squares = 0;
+        const float mean = sum(in, n) / (float)n;
         for (int i = 0; i < n; i++) {
-            sum += in[i];
+            to[i] = in[i] - mean;
         }
-        const float mean = (float)(sum / n);
+        const float scale = 1.0f / sqrtf(dot(to, to, n) / (float)n + eps);
         for (int i = 0; i < n; i++) {
-            squares += (double)(in[i] - mean) * (double)(in[i] - mean);
-        }
-        const float scale = 1.0f / sqrtf((float)(squares / n) + eps);
-        for (int i = 0; i < n; i++) {
-            to[i] = (in[i] - mean) * scale * weight[i] + bias[i];
+            to[i] = to[i] * scale * weight[i] + bias[i];
         }
     }
 }

@@ -1,0 +1,405 @@
+/* Packing of activations and weights to the integer layouts of gemm_internal.h, AVX2. */
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/gemm_internal.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE float half_to_float(uint16_t h) {
+    return _cvtsh_ss(h);
+}
+
+INLINE void put_float(uint8_t *p, float v) {
+    memcpy(p, &v, sizeof v);
+}
+
+INLINE void put_i16_twice(uint8_t *p, int v) {
+    const uint32_t pair = (uint32_t)(v & 0xFFFF) * 0x10001u;
+    memcpy(p, &pair, sizeof pair);
+}
+
+INLINE __m256 magnitude(__m256 v) {
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
+}
+
+/* Largest of eight magnitudes as integers: orders like the floats, with NaN above infinity, so a NaN is kept. */
+INLINE float largest(__m256i v) {
+    const __m128i a = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    const __m128i b = _mm_max_epi32(a, _mm_shuffle_epi32(a, 0x4E));
+    const __m128i c = _mm_max_epi32(b, _mm_shuffle_epi32(b, 0xB1));
+    return _mm_cvtss_f32(_mm_castsi128_ps(c));
+}
+
+INLINE __m256i max_magnitude(__m256i max, __m256 v) {
+    return _mm256_max_epi32(max, _mm256_castps_si256(magnitude(v)));
+}
+
+/* Eight rows of eight 4-byte units to eight columns: after it, v[k] holds unit k of rows 0..7. */
+INLINE void transpose(__m256i v[8]) {
+    __m256i t[8], u[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        u[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+        u[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+        u[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+        u[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_permute2x128_si256(u[i], u[i + 4], 0x20);
+        v[i + 4] = _mm256_permute2x128_si256(u[i], u[i + 4], 0x31);
+    }
+}
+
+/* ---- activations ---- */
+
+/* Four vectors of f32 to 32 int8 in order. */
+INLINE __m256i round_32(const __m256 v[4], __m256 scale) {
+    __m256i q[4];
+    for (int i = 0; i < 4; i++) {
+        q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], scale));
+    }
+    const __m256i low = _mm256_packs_epi32(q[0], q[1]), high = _mm256_packs_epi32(q[2], q[3]);
+    const __m256i bytes = _mm256_max_epi8(_mm256_packs_epi16(low, high), _mm256_set1_epi8(-127));
+    return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+/* Sums of the two halves of 32 int8. */
+INLINE void half_sums(__m256i q, int sums[2]) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
+    const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    const __m256i eights = _mm256_add_epi32(fours, _mm256_shuffle_epi32(fours, 0x4E));
+    const __m256i all = _mm256_add_epi32(eights, _mm256_shuffle_epi32(eights, 0xB1));
+    sums[0] = _mm256_cvtsi256_si32(all);
+    sums[1] = _mm256_extract_epi32(all, 4);
+}
+
+/* 32 values at x, of which the first count exist. */
+INLINE void load_32(const float *x, int count, __m256 v[4]) {
+    float buffer[32];
+    if (count < 32) {
+        memset(buffer, 0, sizeof buffer);
+        memcpy(buffer, x, (size_t)count * sizeof *x);
+        x = buffer;
+    }
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_loadu_ps(x + 8 * i);
+    }
+}
+
+void gemm_pack_s8_avx2(const float *x, size_t x_stride, int r, int n_in, void *tile) {
+    const int n_blocks = gemm_blocks(GEMM_U4, n_in);
+    uint8_t *header = tile;
+    for (int i = 0; i < r; i++) {
+        const float *row = x + (size_t)i * x_stride;
+        __m256i max = _mm256_setzero_si256();
+        for (int n = 0; n < n_blocks; n++) {
+            __m256 v[4];
+            load_32(row + n * 32, n_in - n * 32, v);
+            for (int k = 0; k < 4; k++) {
+                max = max_magnitude(max, v[k]);
+            }
+        }
+        const float row_max = largest(max);
+        const bool finite = row_max <= 3e38f;
+        const float inverse_d = row_max < GEMM_TINY ? 0.0f : 127.0f * GEMM_S8_SCALE / row_max;
+        put_float(header + 4 * i, finite ? row_max / (127.0f * GEMM_S8_SCALE) : NAN);
+        for (int n = 0; n < n_blocks; n++) {
+            uint8_t *block = header + 4 * r + (size_t)n * 48 * (size_t)r;
+            __m256 v[4];
+            load_32(row + n * 32, n_in - n * 32, v);
+            const __m256i m = max_magnitude(max_magnitude(_mm256_setzero_si256(), v[0]), v[1]);
+            const float amax = largest(max_magnitude(max_magnitude(m, v[2]), v[3]));
+            int e = 0;
+            int half[2] = {0, 0};
+            __m256i q = _mm256_setzero_si256();
+            if (finite && inverse_d > 0.0f && amax > 0.0f) {
+                e = (int)ceilf(amax * inverse_d * (1.0f / 127.0f));
+                e = e > GEMM_S8_SCALE ? GEMM_S8_SCALE : e;
+                q = round_32(v, _mm256_set1_ps(inverse_d / (float)e));
+                half_sums(q, half);
+            }
+            uint32_t units[8];
+            _mm256_storeu_si256((__m256i *)units, q);
+            for (int k = 0; k < 8; k++) {
+                memcpy(block + (k * r + i) * 4, units + k, 4);
+            }
+            const int16_t h[2] = {(int16_t)(-16 * half[0]), (int16_t)(-16 * half[1])};
+            put_i16_twice(block + 32 * r + 4 * i, e);
+            put_float(block + 36 * r + 4 * i, (float)e);
+            put_float(block + 40 * r + 4 * i, (float)(e * (half[0] + half[1])));
+            memcpy(block + 44 * r + 4 * i, h, sizeof h);
+        }
+    }
+}
+
+/* Rounds 128 values to int16 in order (eight vectors of 16); returns the value of one unit. */
+INLINE float round_s16(const __m256 v[16], __m256i q[8]) {
+    __m256i max = _mm256_setzero_si256();
+    for (int i = 0; i < 16; i++) {
+        max = max_magnitude(max, v[i]);
+    }
+    const float amax = largest(max);
+    if (amax < GEMM_TINY || !(amax <= 3e38f)) {
+        for (int i = 0; i < 8; i++) {
+            q[i] = _mm256_setzero_si256();
+        }
+        return amax < GEMM_TINY ? 0.0f : NAN;
+    }
+    const float unit = 1.0f / amax;
+    const __m256 units = _mm256_set1_ps(unit);
+    __m256 squares = _mm256_setzero_ps();
+    for (int i = 0; i < 16; i++) {
+        const __m256 u = _mm256_mul_ps(v[i], units);
+        squares = _mm256_fmadd_ps(u, u, squares);
+    }
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(squares), _mm256_extractf128_ps(squares, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    const float norm = _mm_cvtss_f32(_mm_sqrt_ss(_mm_add_ss(two, _mm_movehdup_ps(two))));
+    float top = GEMM_S16_NORM / norm;
+    top = floorf(top < 32767.0f ? top : 32767.0f); /* the largest value itself is exact */
+    const __m256 inverse = _mm256_set1_ps(top * unit);
+    for (int i = 0; i < 8; i++) {
+        const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(v[2 * i], inverse));
+        const __m256i high = _mm256_cvtps_epi32(_mm256_mul_ps(v[2 * i + 1], inverse));
+        const __m256i packed = _mm256_max_epi16(_mm256_packs_epi32(low, high), _mm256_set1_epi16(-32767));
+        q[i] = _mm256_permute4x64_epi64(packed, 0xD8);
+    }
+    return amax / top;
+}
+
+void gemm_pack_s16_avx2(const float *x, size_t x_stride, int r, int n_in, void *tile) {
+    const int n_blocks = gemm_blocks(GEMM_S16, n_in);
+    uint8_t *header = tile;
+    for (int i = 0; i < r; i++) {
+        put_float(header + 4 * i, 1.0f);
+        for (int n = 0; n < n_blocks; n++) {
+            uint8_t *block = header + 4 * r + (size_t)n * 260 * (size_t)r;
+            const float *values = x + (size_t)i * x_stride + n * GEMM_S16_BLOCK;
+            float buffer[GEMM_S16_BLOCK];
+            if (n_in - n * GEMM_S16_BLOCK < GEMM_S16_BLOCK) {
+                memset(buffer, 0, sizeof buffer);
+                memcpy(buffer, values, (size_t)(n_in - n * GEMM_S16_BLOCK) * sizeof *values);
+                values = buffer;
+            }
+            __m256 v[16];
+            __m256i q[8];
+            for (int k = 0; k < 16; k++) {
+                v[k] = _mm256_loadu_ps(values + 8 * k);
+            }
+            put_float(block + 256 * r + 4 * i, round_s16(v, q));
+            uint32_t units[64];
+            for (int k = 0; k < 8; k++) {
+                _mm256_storeu_si256((__m256i *)(units + 8 * k), q[k]);
+            }
+            for (int k = 0; k < 64; k++) {
+                memcpy(block + (k * r + i) * 4, units + k, 4);
+            }
+        }
+    }
+}
+
+/* ---- weights to int16 ---- */
+
+/* Values [begin, begin + 128) of a row, zeros beyond n_in. */
+INLINE void decode_128(const struct gemm_weights *w, const uint8_t *row, int begin, __m256 v[16]) {
+    const int left = w->n_in - begin, count = left < GEMM_S16_BLOCK ? left : GEMM_S16_BLOCK;
+    if (w->type == TYPE_F16 && count == GEMM_S16_BLOCK) {
+        for (int i = 0; i < 16; i++) {
+            v[i] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(row + 2 * begin + 16 * i)));
+        }
+        return;
+    }
+    if (w->type == TYPE_BF16 && count == GEMM_S16_BLOCK) {
+        for (int i = 0; i < 16; i++) {
+            const __m128i h = _mm_loadu_si128((const __m128i *)(row + 2 * begin + 16 * i));
+            v[i] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+        }
+        return;
+    }
+    if (w->type == TYPE_Q8_0 && count == GEMM_S16_BLOCK) {
+        const uint8_t *block = row + (size_t)(begin / QK) * sizeof(struct block_q8_0);
+        for (int i = 0; i < 16; i++, block += i % 4 ? 0 : sizeof(struct block_q8_0)) {
+            uint16_t d;
+            memcpy(&d, block, sizeof d);
+            const __m128i q = _mm_loadl_epi64((const __m128i *)(block + 2 + i % 4 * 8));
+            v[i] = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)), _mm256_set1_ps(half_to_float(d)));
+        }
+        return;
+    }
+    float values[QKK];
+    const int per_block = quant_block_values(w->type);
+    const uint8_t *source = row + (size_t)(begin / per_block) * quant_block_bytes(w->type);
+    const float *from = values;
+    if (per_block == QKK) {
+        quant_dequantize(w->type, source, values, QKK);
+        from += begin % QKK;
+    } else {
+        memset(values, 0, GEMM_S16_BLOCK * sizeof values[0]);
+        quant_dequantize(w->type, source, values, count);
+    }
+    for (int i = 0; i < 16; i++) {
+        v[i] = _mm256_loadu_ps(from + 8 * i);
+    }
+}
+
+void gemm_decode_avx2(uint32_t type, const void *src, float *dst, int n) {
+    const struct gemm_weights w = {.type = type, .data = src, .row_bytes = 0, .n_in = n};
+    if (type != TYPE_F16 && type != TYPE_BF16 && type != TYPE_Q8_0) {
+        quant_dequantize(type, src, dst, n);
+        return;
+    }
+    for (int begin = 0; begin < n; begin += GEMM_S16_BLOCK) {
+        __m256 v[16];
+        float values[GEMM_S16_BLOCK];
+        const int count = n - begin < GEMM_S16_BLOCK ? n - begin : GEMM_S16_BLOCK;
+        decode_128(&w, src, begin, v);
+        for (int i = 0; i < 16; i++) {
+            _mm256_storeu_ps((count == GEMM_S16_BLOCK ? dst + begin : values) + 8 * i, v[i]);
+        }
+        if (count < GEMM_S16_BLOCK) {
+            memcpy(dst + begin, values, (size_t)count * sizeof values[0]);
+        }
+    }
+}
+
+static void pack_weights_s16(const struct gemm_weights *w, int row, int n, int block, int n_blocks, uint8_t *panel) {
+    for (int b = 0; b < n_blocks; b++, panel += gemm_panel_bytes(GEMM_S16)) {
+        for (int group = 0; group < GEMM_COLUMNS; group += 8) {
+            __m256i q[8][8]; /* column, eighth of the block */
+            for (int c = 0; c < 8; c++) {
+                float unit = 0;
+                if (group + c < n) {
+                    __m256 v[16];
+                    decode_128(w, w->data + (size_t)(row + group + c) * w->row_bytes, (block + b) * GEMM_S16_BLOCK, v);
+                    unit = round_s16(v, q[c]);
+                } else {
+                    memset(q[c], 0, sizeof q[c]);
+                }
+                put_float(panel + 4096 + 4 * (group + c), unit);
+            }
+            for (int k = 0; k < 8; k++) {
+                __m256i t[8];
+                for (int c = 0; c < 8; c++) {
+                    t[c] = q[c][k];
+                }
+                transpose(t);
+                for (int i = 0; i < 8; i++) {
+                    _mm256_store_si256((__m256i *)(panel + (k * 8 + i) * 64 + group * 4), t[i]);
+                }
+            }
+        }
+    }
+}
+
+/* ---- weights of 4 to 6 bits ---- */
+
+INLINE __m256i low_nibbles(__m256i v) {
+    return _mm256_and_si256(v, _mm256_set1_epi8(15));
+}
+
+INLINE __m256i load_bytes(const uint8_t *p) {
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+INLINE __m256i decode_q4_0(const uint8_t *row, int block, float *a, float *b) {
+    const struct block_q4_0 *s = (const struct block_q4_0 *)row + block;
+    const __m128i v = _mm_loadu_si128((const __m128i *)s->qs);
+    *a = half_to_float(s->d);
+    *b = 8 * *a;
+    return low_nibbles(_mm256_set_m128i(_mm_srli_epi16(v, 4), v));
+}
+
+INLINE void k_scales(const uint8_t scales[12], int j, uint16_t d, uint16_t dmin, float *a, float *b) {
+    uint8_t scale, min;
+    quant_scale_min(scales, j, &scale, &min);
+    *a = half_to_float(d) * scale;
+    *b = half_to_float(dmin) * min;
+}
+
+INLINE __m256i decode_q4_k(const uint8_t *row, int block, float *a, float *b) {
+    const struct block_q4_k *s = (const struct block_q4_k *)row + block / 8;
+    const int j = block % 8;
+    k_scales(s->scales, j, s->d, s->dmin, a, b);
+    return low_nibbles(_mm256_srl_epi16(load_bytes(s->qs + j / 2 * 32), _mm_cvtsi32_si128((j & 1) * 4)));
+}
+
+INLINE __m256i decode_q5_k(const uint8_t *row, int block, float *a, float *b) {
+    const struct block_q5_k *s = (const struct block_q5_k *)row + block / 8;
+    const int j = block % 8;
+    k_scales(s->scales, j, s->d, s->dmin, a, b);
+    const __m256i low = low_nibbles(_mm256_srl_epi16(load_bytes(s->qs + j / 2 * 32), _mm_cvtsi32_si128((j & 1) * 4)));
+    const __m256i bit = _mm256_and_si256(_mm256_srl_epi16(load_bytes(s->qh), _mm_cvtsi32_si128(j)), _mm256_set1_epi8(1));
+    return _mm256_or_si256(low, _mm256_slli_epi16(bit, 4));
+}
+
+INLINE __m256i decode_q6_k(const uint8_t *row, int block, float *a, const int8_t **scales) {
+    const struct block_q6_k *s = (const struct block_q6_k *)row + block / 8;
+    const int half = block % 8 / 4, j = block % 4;
+    *a = half_to_float(s->d);
+    *scales = s->scales + block % 8 * 2;
+    const __m256i low = _mm256_srl_epi16(load_bytes(s->ql + half * 64 + (j & 1) * 32), _mm_cvtsi32_si128((j & 2) * 2));
+    const __m256i high = _mm256_srl_epi16(load_bytes(s->qh + half * 32), _mm_cvtsi32_si128(2 * j));
+    const __m256i two = _mm256_and_si256(high, _mm256_set1_epi8(3));
+    return _mm256_or_si256(low_nibbles(low), _mm256_slli_epi16(two, 4));
+}
+
+/* type is a compile-time constant at every call. */
+INLINE void pack_narrow(const uint32_t type, const struct gemm_weights *w, int row, int n, int block, int n_blocks,
+                        uint8_t *panel) {
+    for (int m = 0; m < n_blocks; m++, panel += type == TYPE_Q6_K ? 768 : 640) {
+        for (int group = 0; group < GEMM_COLUMNS; group += 8) {
+            __m256i q[8];
+            for (int c = 0; c < 8; c++) {
+                static const int8_t no_scales[2] = {0, 0};
+                const uint8_t *source = w->data + (size_t)(row + group + c) * w->row_bytes;
+                const int8_t *scales = no_scales;
+                float a = 0, b = 0;
+                if (group + c >= n) {
+                    q[c] = _mm256_setzero_si256();
+                } else if (type == TYPE_Q4_0) {
+                    q[c] = decode_q4_0(source, block + m, &a, &b);
+                } else if (type == TYPE_Q4_K) {
+                    q[c] = decode_q4_k(source, block + m, &a, &b);
+                } else if (type == TYPE_Q5_K) {
+                    q[c] = decode_q5_k(source, block + m, &a, &b);
+                } else {
+                    q[c] = decode_q6_k(source, block + m, &a, &scales);
+                }
+                uint8_t *p = panel + 4 * (group + c);
+                put_float(p + 512, a);
+                if (type == TYPE_Q6_K) {
+                    const int16_t t[2] = {(int16_t)(2 * scales[0]), (int16_t)(2 * scales[1])};
+                    put_i16_twice(p + 576, scales[0]);
+                    put_i16_twice(p + 640, scales[1]);
+                    memcpy(p + 704, t, sizeof t);
+                } else {
+                    put_float(p + 576, b);
+                }
+            }
+            transpose(q);
+            for (int k = 0; k < 8; k++) {
+                _mm256_store_si256((__m256i *)(panel + k * 64 + group * 4), q[k]);
+            }
+        }
+    }
+}
+
+void gemm_pack_weights_avx2(enum gemm_format f, const struct gemm_weights *w, int row, int n, int block, int n_blocks,
+                            void *panel) {
+    if (f == GEMM_S16) {
+        pack_weights_s16(w, row, n, block, n_blocks, panel);
+        return;
+    }
+    switch (w->type) {
+    case TYPE_Q4_0: pack_narrow(TYPE_Q4_0, w, row, n, block, n_blocks, panel); break;
+    case TYPE_Q4_K: pack_narrow(TYPE_Q4_K, w, row, n, block, n_blocks, panel); break;
+    case TYPE_Q5_K: pack_narrow(TYPE_Q5_K, w, row, n, block, n_blocks, panel); break;
+    case TYPE_Q6_K: pack_narrow(TYPE_Q6_K, w, row, n, block, n_blocks, panel); break;
+    default: break;
+    }
+}

@@ -1,0 +1,145 @@
+/* Layout of a sequence: a sorted array of contiguous spans. */
+#include "lm/layout.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/status.h"
+
+int layout_length(const struct layout *layout) {
+    return layout->n_spans > 0 ? layout->spans[layout->n_spans - 1].end : 0;
+}
+
+static candid_status reserve(struct layout *layout, int n_spans, candid_error *error) {
+    if (n_spans <= layout->capacity) {
+        return CANDID_OK;
+    }
+    if (n_spans > INT_MAX / 2 || (size_t)n_spans > SIZE_MAX / (2 * sizeof *layout->spans)) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "layout: %d spans are too many", n_spans);
+    }
+    const int capacity = n_spans < 4 ? 8 : 2 * n_spans;
+    const size_t bytes = (size_t)capacity * sizeof *layout->spans;
+    struct span *spans = realloc(layout->spans, bytes);
+    if (!spans) {
+        return fail_memory(error, "the layout of a sequence", bytes);
+    }
+    layout->spans = spans;
+    layout->capacity = capacity;
+    return CANDID_OK;
+}
+
+candid_status layout_append(struct layout *layout, enum span_kind kind, int n_tokens, int image, int grid_h, int grid_w,
+                            candid_error *error) {
+    const int begin = layout_length(layout);
+    if (n_tokens < 0 || n_tokens > INT_MAX - begin) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "layout: cannot append %d tokens to %d", n_tokens, begin);
+    }
+    if (kind != SPAN_IMAGE) {
+        image = -1;
+        grid_h = grid_w = 0;
+    } else if (image < 0) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "layout: image number %d is negative", image);
+    } else if ((grid_h != 0 || grid_w != 0) &&
+               (grid_h <= 0 || grid_w <= 0 || (int64_t)grid_h * grid_w != (int64_t)n_tokens)) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "layout: %d tokens of image %d do not fill a grid of %d rows by %d",
+                    n_tokens, image, grid_h, grid_w);
+    }
+    if (n_tokens == 0) {
+        return CANDID_OK;
+    }
+    struct span *last = layout->n_spans > 0 ? &layout->spans[layout->n_spans - 1] : NULL;
+    if (last && last->kind == kind && kind != SPAN_IMAGE) {
+        last->end += n_tokens;
+        return CANDID_OK;
+    }
+    TRY(reserve(layout, layout->n_spans + 1, error));
+    layout->spans[layout->n_spans++] = (struct span){kind, begin, begin + n_tokens, image, grid_h, grid_w};
+    return CANDID_OK;
+}
+
+void layout_truncate(struct layout *layout, int length) {
+    while (layout->n_spans > 0 && layout->spans[layout->n_spans - 1].begin >= length) {
+        layout->n_spans--;
+    }
+    if (layout->n_spans > 0 && layout->spans[layout->n_spans - 1].end > length) {
+        layout->spans[layout->n_spans - 1].end = length;
+    }
+}
+
+candid_status layout_copy(struct layout *dst, const struct layout *src, candid_error *error) {
+    if (dst == src) {
+        return CANDID_OK;
+    }
+    TRY(reserve(dst, src->n_spans, error));
+    if (src->n_spans > 0) {
+        memcpy(dst->spans, src->spans, (size_t)src->n_spans * sizeof *src->spans);
+    }
+    dst->n_spans = src->n_spans;
+    return CANDID_OK;
+}
+
+void layout_free(struct layout *layout) {
+    if (layout) {
+        free(layout->spans);
+        *layout = (struct layout){0};
+    }
+}
+
+const struct span *layout_span_at(const struct layout *layout, int position) {
+    if (position < 0 || position >= layout_length(layout)) {
+        return NULL;
+    }
+    int low = 0, high = layout->n_spans - 1;
+    while (low < high) {
+        const int middle = low + (high - low) / 2;
+        if (layout->spans[middle].end > position) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    return &layout->spans[low];
+}
+
+const struct span *layout_find_image(const struct layout *layout, int image) {
+    for (int i = 0; i < layout->n_spans; i++) {
+        if (layout->spans[i].kind == SPAN_IMAGE && layout->spans[i].image == image) {
+            return &layout->spans[i];
+        }
+    }
+    return NULL;
+}
+
+static candid_status append_prompt(struct layout *layout, const struct prompt *prompt, int image_tokens, int grid_h,
+                                   int grid_w, candid_error *error) {
+    bool before_image = false;
+    for (size_t i = 0; i < prompt->n_chunks; i++) {
+        before_image = before_image || prompt->chunks[i].image >= 0;
+    }
+    for (size_t i = 0; i < prompt->n_chunks; i++) {
+        const struct prompt_chunk *chunk = &prompt->chunks[i];
+        if (chunk->image >= 0) {
+            before_image = false;
+            TRY(layout_append(layout, SPAN_IMAGE, image_tokens, chunk->image, grid_h, grid_w, error));
+        } else if (chunk->count > INT_MAX) {
+            return fail(error, CANDID_ERROR_ARGUMENT, "layout: a prompt chunk of %zu tokens is too long", chunk->count);
+        } else {
+            TRY(layout_append(layout, before_image ? SPAN_SYSTEM : SPAN_QUESTION, (int)chunk->count, -1, 0, 0, error));
+        }
+    }
+    return CANDID_OK;
+}
+
+candid_status layout_from_prompt(const struct prompt *prompt, int image_tokens, int grid_h, int grid_w,
+                                 struct layout *layout, candid_error *error) {
+    struct layout made = {0};
+    const candid_status status = append_prompt(&made, prompt, image_tokens, grid_h, grid_w, error);
+    if (status != CANDID_OK) {
+        layout_free(&made);
+        return status;
+    }
+    layout_free(layout);
+    *layout = made;
+    return CANDID_OK;
+}

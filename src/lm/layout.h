@@ -1,0 +1,63 @@
+/*
+ * Layout of a sequence: which key positions are system text, image i, question and generated text.
+ *
+ * Spans are contiguous from position 0, in order and never empty, so that methods can speak of spans instead of raw
+ * positions. One layout belongs to one sequence; it has no locks.
+ */
+#ifndef CANDID_LM_LAYOUT_H
+#define CANDID_LM_LAYOUT_H
+
+#include "candid/candid.h"
+#include "lm/prompt.h"
+
+enum span_kind { SPAN_SYSTEM, SPAN_IMAGE, SPAN_QUESTION, SPAN_GENERATED };
+
+struct span {
+    enum span_kind kind;
+    int begin, end;     /* positions [begin, end), begin < end */
+    int image;          /* number of the image for SPAN_IMAGE, else -1 */
+    int grid_h, grid_w; /* rows and columns of an image's token grid, position begin + y * grid_w + x; else 0 */
+};
+
+/* Start from {0}; release with layout_free. */
+struct layout {
+    struct span *spans; /* [capacity], n_spans used */
+    int n_spans, capacity;
+};
+
+/*
+ * Appends n_tokens positions. Text of the kind that the last span has extends it; an image always makes a span of its
+ * own. `image`, `grid_h`, `grid_w` count for SPAN_IMAGE only: grid_h * grid_w must be n_tokens, or both 0 where the
+ * tokens form no grid. n_tokens 0 changes nothing. On failure the layout is unchanged.
+ */
+candid_status layout_append(struct layout *layout, enum span_kind kind, int n_tokens, int image, int grid_h, int grid_w,
+                            candid_error *error);
+
+/* Forgets all positions from `length` on. An image that is cut keeps its grid; `end` says how much of it is left. A
+ * length beyond the end changes nothing, a negative one counts as 0. */
+void layout_truncate(struct layout *layout, int length);
+
+/* Makes dst (initialised, its spans are replaced) equal to src. On failure dst is unchanged. */
+candid_status layout_copy(struct layout *dst, const struct layout *src, candid_error *error);
+
+/* Releases the spans and leaves {0}. NULL is allowed. */
+void layout_free(struct layout *layout);
+
+/* Number of positions. */
+int layout_length(const struct layout *layout);
+
+/* The span that holds `position`, or NULL outside the layout. O(log n_spans). */
+const struct span *layout_span_at(const struct layout *layout, int position);
+
+/* The span of image number `image`, or NULL. */
+const struct span *layout_find_image(const struct layout *layout, int image);
+
+/*
+ * Fills `layout` (initialised, its spans are replaced) for a tokenised prompt whose images take image_tokens positions
+ * each, a grid of grid_h × grid_w. Text before the first image is SPAN_SYSTEM (BOS included), all later text
+ * SPAN_QUESTION; a prompt without image is SPAN_QUESTION throughout. On failure the layout is unchanged.
+ */
+candid_status layout_from_prompt(const struct prompt *prompt, int image_tokens, int grid_h, int grid_w,
+                                 struct layout *layout, candid_error *error);
+
+#endif
