@@ -26,7 +26,7 @@ def _source(cache, version):
         name = "llama-cpp-python" + (f"=={version}" if version else "")
         _run(sys.executable, "-m", "pip", "download", "--no-binary", ":all:", "--no-deps", "-d", cache, name)
         with tarfile.open(next(cache.glob("llama_cpp_python-*.tar.gz"))) as tar:
-            tar.extractall(cache)
+            tar.extractall(cache, filter="data")
         found = sorted(cache.glob("llama_cpp_python-*/vendor/llama.cpp/CMakeLists.txt"))
     return found[-1].parent
 

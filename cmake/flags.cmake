@@ -6,7 +6,8 @@ target_compile_options(candid_flags INTERFACE -Wall -Wextra -Werror -Wshadow -Ws
 target_compile_definitions(candid_flags INTERFACE _GNU_SOURCE)
 target_include_directories(candid_flags INTERFACE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
 if(CANDID_SANITIZE)
-  target_compile_options(candid_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=all
+  # -O1: the unrolled kernels take minutes to compile with checks at -O2.
+  target_compile_options(candid_flags INTERFACE -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
                                                 -fno-omit-frame-pointer)
   target_link_options(candid_flags INTERFACE -fsanitize=address,undefined)
 endif()

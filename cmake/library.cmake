@@ -24,7 +24,7 @@ endforeach()
 add_library(candid_objects OBJECT ${CANDID_SOURCES})
 target_include_directories(candid_objects SYSTEM PRIVATE ${STB_INCLUDE_DIR})
 target_link_libraries(candid_objects PRIVATE candid_flags PUBLIC DNNL::dnnl PkgConfig::CJSON OpenMP::OpenMP_C m)
-if(CMAKE_BUILD_TYPE MATCHES "Release|RelWithDebInfo")
+if(CMAKE_BUILD_TYPE MATCHES "Release|RelWithDebInfo" AND NOT CANDID_SANITIZE)
   target_compile_options(candid_objects PRIVATE -O3)
 endif()
 

@@ -124,8 +124,9 @@ CANDID_API candid_status candid_model_get_info(const candid_model *model, candid
 
 typedef struct candid_image candid_image;
 
-/* Decodes JPEG, PNG, BMP, GIF (first frame), TGA, PSD, HDR or PNM; greyscale and palette become RGB, alpha is
- * dropped as Pillow's convert("RGB") drops it, 16-bit channels keep their high byte. */
+/* Decodes JPEG, PNG, BMP, GIF (first frame) or binary PNM; greyscale and palette become RGB, alpha is dropped as
+ * Pillow's convert("RGB") drops it, 16-bit channels keep their high byte. The EXIF orientation is ignored, as Pillow's
+ * open ignores it. A truncated or damaged file is an error that names it. */
 CANDID_API candid_status candid_image_load(const char *path, candid_image **out, candid_error *error);
 
 /* The same for an encoded file in memory; `name` appears in errors and may be NULL. `data` is not kept. */

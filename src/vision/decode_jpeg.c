@@ -5,8 +5,12 @@
  * marker is there, the rest of the image is what the decoder makes of zero bits, as with libjpeg.
  *
  * Pixels are not those of libjpeg (Pillow) to the bit: inverse DCT, chroma upsampling and colour conversion round
- * differently. Measured with stb_image 2.27 against Pillow 11.3 (libjpeg-turbo 3.1), photo-like 640×480 images, quality
- * 75 and 90, largest / mean absolute difference of a channel: see DIFFERENCE below.
+ * differently. Measured with stb_image 2.27 against Pillow 11.3 (libjpeg-turbo) on photo-like 640×480 images of quality
+ * 75 and 90, baseline and progressive, as absolute differences of 8-bit channels:
+ *     4:4:4   at most 3, mean 0.013
+ *     4:2:2   at most 3, mean 0.14, but up to 50 in the last column but one, where stb_image mixes up two weights
+ *     4:2:0   at most 3, mean 0.08
+ * After resizing a 4:2:0 image to 336×336 a normalised input differs by at most 0.043 (3 steps) and 0.001 on average.
  *
  * The EXIF orientation is ignored, as Pillow's open and therefore LLaVA ignore it.
  */

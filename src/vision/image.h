@@ -1,5 +1,6 @@
 /*
- * Images: decoding (stb_image) and the two preprocessing modes, equal to Pillow's arithmetic byte for byte.
+ * Images: the handle, and the two preprocessing modes, equal to Pillow's arithmetic byte for byte. Decoding (stb_image)
+ * is in decode.h.
  */
 #ifndef CANDID_VISION_IMAGE_H
 #define CANDID_VISION_IMAGE_H

@@ -171,12 +171,18 @@ static candid_status horizontal_pass(const struct canvas *canvas, const struct w
         low[i] = (int16_t)(w->weight[i] & ((1 << LOW_BITS) - 1));
         high[i] = (int16_t)((w->weight[i] - low[i]) / (1 << LOW_BITS));
     }
-    for (int y = y0; y < y1; y++) {
+    const uint8_t *empty = NULL; /* the result of a row beside the image: of panoramas they are almost all */
+    for (int y = y0; y < y1; y++, out += 3 * (size_t)w->n) {
+        bool is_empty = y < canvas->top || y >= canvas->top + canvas->image->height;
+        if (is_empty && empty) {
+            memcpy(out, empty, 3 * (size_t)w->n);
+            continue;
+        }
         read_row(canvas, y, x0, x1, planes);
         for (int c = 0; c < 3; c++) {
             horizontal_row(w, high, low, planes[c], out + c);
         }
-        out += 3 * (size_t)w->n;
+        empty = is_empty ? out : empty;
     }
     free(work);
     return CANDID_OK;

@@ -30,7 +30,7 @@ enum { N_TYPES = sizeof types / sizeof types[0] };
 static const struct variant {
     enum gemm_path path;
     bool int16_only;
-} variants[] = {{GEMM_SCALAR, false}, {GEMM_SCALAR, true},     {GEMM_AVX2, false},       {GEMM_AVX2, true},
+} variants[] = {{GEMM_SCALAR, false}, {GEMM_SCALAR, true}, {GEMM_AVX2, false},       {GEMM_AVX2, true},
                 {GEMM_AVX512, false}, {GEMM_AVX512, true}, {GEMM_ONEDNN_F32, false}, {GEMM_ONEDNN_BF16, false}};
 enum { N_VARIANTS = sizeof variants / sizeof variants[0] };
 
@@ -165,8 +165,7 @@ static struct gemm *create(struct variant v, int n_threads) {
 }
 
 /* Runs x (n_rows, w->n_in) through every variant and holds it to its bound. */
-static void check_all(const float *x, int n_rows, const struct matrix *w, const float *bias,
-                      bool extreme) {
+static void check_all(const float *x, int n_rows, const struct matrix *w, const float *bias, bool extreme) {
     const size_t n = (size_t)n_rows * (size_t)w->n_out;
     const struct exact exact = reference(x, n_rows, w, bias);
     for (int v = 0; v < N_VARIANTS; v++) {
@@ -198,9 +197,9 @@ static void test_sizes(void **state) {
     (void)state;
     static const struct {
         int n_rows, n_out, n_in;
-    } cases[] = {{1, 1, 256},   {1, 100, 1024},  {2, 8, 256},    {5, 15, 512},   {6, 33, 256},   {7, 100, 1024},
-                 {12, 16, 256}, {13, 65, 768},   {64, 64, 1024}, {64, 129, 256}, {577, 33, 256}, {1100, 15, 256},
-                 {7, 33, 11008}, {25, 40, 1280}};
+    } cases[] = {{1, 1, 256},    {1, 100, 1024},  {2, 8, 256},    {5, 15, 512},   {6, 33, 256},
+                 {7, 100, 1024}, {12, 16, 256},   {13, 65, 768},  {64, 64, 1024}, {64, 129, 256},
+                 {577, 33, 256}, {1100, 15, 256}, {7, 33, 11008}, {25, 40, 1280}};
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         for (int t = 0; t < N_TYPES; t++) {
             const struct matrix w = {.type = types[t],
@@ -304,8 +303,10 @@ static void test_extremes(void **state) {
     enum { ROWS = 13, N_OUT = 18, N_IN = 512 };
     for (int t = 0; t < N_TYPES; t++) {
         for (int pattern = 0; pattern < 3; pattern++) {
-            const struct matrix w = {
-                .type = types[t], .n_out = N_OUT, .n_in = N_IN, .data = extreme_weights(types[t], N_OUT, N_IN, pattern)};
+            const struct matrix w = {.type = types[t],
+                                     .n_out = N_OUT,
+                                     .n_in = N_IN,
+                                     .data = extreme_weights(types[t], N_OUT, N_IN, pattern)};
             float x[ROWS * N_IN];
             for (int signs = 0; signs < 4; signs++) {
                 for (int i = 0; i < ROWS * N_IN; i++) {
@@ -488,9 +489,9 @@ static void test_arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sizes),         cmocka_unit_test(test_row_lengths), cmocka_unit_test(test_outliers),
-        cmocka_unit_test(test_extremes),      cmocka_unit_test(test_kernels_agree), cmocka_unit_test(test_jobs),
-        cmocka_unit_test(test_not_finite),    cmocka_unit_test(test_thread_count), cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_sizes),      cmocka_unit_test(test_row_lengths),   cmocka_unit_test(test_outliers),
+        cmocka_unit_test(test_extremes),   cmocka_unit_test(test_kernels_agree), cmocka_unit_test(test_jobs),
+        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_thread_count),  cmocka_unit_test(test_arguments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /*
  * libFuzzer target: image decoding, then both preprocessing modes.
  *
- * Images are limited to 2^16 pixels, so that a run is about the decoders and not about memory. The CRCs of PNG files
+ * Images are limited to 2^14 pixels, so that a run is about the decoders and not about memory. The CRCs of PNG files
  * are made right first: a fuzzer cannot guess them, and without that it would never get past the first chunk.
  */
 #include <stdlib.h>
@@ -50,7 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         memcpy(copy, data, size);
     }
     repair_png(copy, size);
-    struct encoded_image file = {.data = copy, .size = size, .name = "input", .max_pixels = 1 << 16};
+    struct encoded_image file = {.data = copy, .size = size, .name = "input", .max_pixels = 1 << 14};
     struct candid_image *image = NULL;
     candid_error error = {CANDID_OK, ""};
     candid_status status = image_decode(&file, &image, &error);

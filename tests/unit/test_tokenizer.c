@@ -48,54 +48,13 @@ static struct fixture trained(void) {
 }
 
 /* The vocabulary of the tests by hand. Ids are positions. */
+/* clang-format off */
 enum {
-    UNK,
-    BOS,
-    EOS,
-    EOT,
-    IMG,
-    IMG2,
-    P1Q,
-    QRS,
-    BYTE_A,
-    BYTE_FF,
-    BYTE_F0,
-    BYTE_0,
-    SP,
-    A,
-    B,
-    C,
-    AB,
-    BA,
-    BC,
-    SPA,
-    X,
-    Y,
-    Z,
-    W,
-    XY,
-    XYZ,
-    XYW,
-    UNUSED_W2,
-    NL,
-    SP2,
-    LT_SLASH,
-    S_GT,
-    LT_0,
-    X_4,
-    LT_0X4,
-    ONE_GT,
-    U80,
-    U7FF,
-    U800,
-    UD7FF,
-    SURROGATE,
-    U10000,
-    U10FFFF,
-    BEYOND,
-    OVERLONG,
-    N_PIECES
+    UNK, BOS, EOS, EOT, IMG, IMG2, P1Q, QRS, BYTE_A, BYTE_FF, BYTE_F0, BYTE_0, SP, A, B, C, AB, BA, BC, SPA, X,
+    Y, Z, W, XY, XYZ, XYW, UNUSED_W2, NL, SP2, LT_SLASH, S_GT, LT_0, X_4, LT_0X4, ONE_GT, U80, U7FF, U800,
+    UD7FF, SURROGATE, U10000, U10FFFF, BEYOND, OVERLONG, N_PIECES
 };
+/* clang-format on */
 static const struct {
     const char *text;
     float score;

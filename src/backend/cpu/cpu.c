@@ -13,6 +13,7 @@
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/matvec.h"
 #include "backend/cpu/reference.h"
+#include "backend/cpu/vecops.h"
 #include "core/status.h"
 #include "model/quant.h"
 
@@ -24,6 +25,7 @@ struct cpu_backend {
 
     /* fast path only */
     const struct matvec_kernels *matvec;
+    const struct vec_kernels *vec;
     struct gemm *gemm;
     void *prepared; /* activation rows in a matvec partner format */
     size_t prepared_size;
@@ -31,6 +33,12 @@ struct cpu_backend {
 
 static struct cpu_backend *cpu_of(struct backend *b) {
     return (struct cpu_backend *)b;
+}
+
+/* Threads for `work` multiply-adds (or bytes of weights): waking a second thread for less than this costs more than it
+ * saves, far more when other programs use the processor too. */
+static int threads_for(const struct cpu_backend *c, double work) {
+    return work < 400e3 ? 1 : c->n_threads;
 }
 
 /* ---- memory ------------------------------------------------------------------------------------ */
@@ -88,8 +96,12 @@ static candid_status cpu_linear_few(struct cpu_backend *c, const float *x, int n
             }
             prepared_type = type;
         }
+        double bytes = 0;
+        for (int j = first; j < end; j++) {
+            bytes += (double)quant_row_bytes(type, n_in) * jobs[j].w->n_out;
+        }
         /* Each thread takes the same share of every matrix: one parallel region for all jobs. */
-#pragma omp parallel num_threads(c->n_threads)
+#pragma omp parallel num_threads(threads_for(c, bytes * n_rows))
         for (int j = first; j < end; j++) {
             const struct linear_job *job = &jobs[j];
             const int n_out = job->w->n_out, threads = omp_get_num_threads(), me = omp_get_thread_num();
@@ -117,7 +129,11 @@ static candid_status cpu_linear(struct backend *b, const float *x, int n_rows, i
                                 int n_jobs, candid_error *error) {
     struct cpu_backend *c = cpu_of(b);
     if (c->exact) {
-        return reference_linear(x, n_rows, n_in, jobs, n_jobs, c->n_threads, error);
+        double work = 0;
+        for (int j = 0; j < n_jobs; j++) {
+            work += (double)n_rows * n_in * jobs[j].w->n_out;
+        }
+        return reference_linear(x, n_rows, n_in, jobs, n_jobs, threads_for(c, work), error);
     }
     if (n_rows <= MATVEC_MAX_ROWS) {
         return cpu_linear_few(c, x, n_rows, n_in, jobs, n_jobs, error);
@@ -127,31 +143,69 @@ static candid_status cpu_linear(struct backend *b, const float *x, int n_rows, i
 
 static void cpu_rms_norm(struct backend *b, float *out, const float *x, const float *weight, int n_rows, int n,
                          float eps) {
-    reference_rms_norm(out, x, weight, n_rows, n, eps, cpu_of(b)->n_threads);
+    struct cpu_backend *c = cpu_of(b);
+    const size_t columns = (size_t)n;
+    if (c->exact) {
+        reference_rms_norm(out, x, weight, n_rows, n, eps, c->n_threads);
+        return;
+    }
+#pragma omp parallel for num_threads(threads_for(c, (double)n_rows * n)) schedule(static)
+    for (int r = 0; r < n_rows; r++) {
+        c->vec->rms_norm(out + (size_t)r * columns, x + (size_t)r * columns, weight, columns, eps);
+    }
 }
 
 static void cpu_layer_norm(struct backend *b, float *out, const float *x, const float *weight, const float *bias,
                            int n_rows, int n, float eps) {
-    reference_layer_norm(out, x, weight, bias, n_rows, n, eps, cpu_of(b)->n_threads);
+    struct cpu_backend *c = cpu_of(b);
+    reference_layer_norm(out, x, weight, bias, n_rows, n, eps, threads_for(c, (double)n_rows * n));
 }
 
 static void cpu_add(struct backend *b, float *x, const float *y, size_t n) {
-#pragma omp parallel for simd num_threads(cpu_of(b)->n_threads) schedule(static) if (n > 65536)
+#pragma omp parallel for simd num_threads(threads_for(cpu_of(b), (double)n)) schedule(static)
     for (size_t i = 0; i < n; i++) {
         x[i] += y[i];
     }
 }
 
+/* Element-wise functions run over pieces of this many values, which the threads share. */
+#define PIECE ((size_t)4096)
+
 static void cpu_silu_mul(struct backend *b, float *gate, const float *up, size_t n) {
-    reference_silu_mul(gate, up, n, cpu_of(b)->n_threads);
+    struct cpu_backend *c = cpu_of(b);
+    if (c->exact) {
+        reference_silu_mul(gate, up, n, c->n_threads);
+        return;
+    }
+#pragma omp parallel for num_threads(threads_for(c, 8.0 * (double)n)) schedule(static)
+    for (size_t i = 0; i < n; i += PIECE) {
+        c->vec->silu_mul(gate + i, up + i, n - i < PIECE ? n - i : PIECE);
+    }
 }
 
 static void cpu_silu(struct backend *b, float *x, size_t n) {
-    reference_silu(x, n, cpu_of(b)->n_threads);
+    struct cpu_backend *c = cpu_of(b);
+    if (c->exact) {
+        reference_silu(x, n, c->n_threads);
+        return;
+    }
+#pragma omp parallel for num_threads(threads_for(c, 8.0 * (double)n)) schedule(static)
+    for (size_t i = 0; i < n; i += PIECE) {
+        c->vec->silu(x + i, n - i < PIECE ? n - i : PIECE);
+    }
 }
 
 static void cpu_gelu(struct backend *b, float *x, size_t n, enum gelu_kind kind) {
-    reference_gelu(x, n, kind, cpu_of(b)->n_threads);
+    struct cpu_backend *c = cpu_of(b);
+    if (c->exact) {
+        reference_gelu(x, n, kind, c->n_threads);
+        return;
+    }
+    void (*gelu)(float *x, size_t n) = kind == GELU_ERF ? c->vec->gelu_erf : c->vec->gelu_quick;
+#pragma omp parallel for num_threads(threads_for(c, 8.0 * (double)n)) schedule(static)
+    for (size_t i = 0; i < n; i += PIECE) {
+        gelu(x + i, n - i < PIECE ? n - i : PIECE);
+    }
 }
 
 /* ---- rotary positions --------------------------------------------------------------------------- */
@@ -180,7 +234,7 @@ static void cpu_rope(struct backend *b, float *x, const float *table, int n_rows
     const int half = params->n_dims / 2;
     const int stride = params->adjacent_pairs ? 2 : 1;       /* from one pair's first value to the next */
     const int partner = params->adjacent_pairs ? 1 : half;   /* from a pair's first value to its second */
-#pragma omp parallel for num_threads(cpu_of(b)->n_threads) schedule(static) if (n_rows > 8)
+#pragma omp parallel for num_threads(threads_for(cpu_of(b), (double)n_rows * n_head * head_dim)) schedule(static)
     for (int r = 0; r < n_rows; r++) {
         const float *angles = table + (size_t)r * (size_t)half * 2;
         for (int h = 0; h < n_head; h++) {
@@ -198,26 +252,33 @@ static void cpu_rope(struct backend *b, float *x, const float *table, int n_rows
 /* ---- attention ---------------------------------------------------------------------------------- */
 
 static void cpu_kv_store(struct backend *b, const struct kv_attention *a, const float *k, const float *v) {
-    attention_kv_store(a, k, v, cpu_of(b)->n_threads);
+    const double values = (double)a->n_rows * a->shape->n_head_kv * a->shape->head_dim;
+    attention_kv_store(a, k, v, threads_for(cpu_of(b), 2 * values));
 }
 
 static candid_status cpu_kv_attend(struct backend *b, const struct kv_attention *a, const float *q, float *out,
                                    candid_error *error) {
     struct cpu_backend *c = cpu_of(b);
-    if (c->exact || a->scores_out || a->probs_out) {
-        return attention_kv_reference(a, q, out, c->n_threads, error);
+    double work = 0;
+    for (int r = 0; r < a->n_rows; r++) {
+        work += 2.0 * a->rows[r].n_keys * a->n_head * a->shape->head_dim;
     }
-    return attention_kv_fast(c->features.isa, a, q, out, c->n_threads, error);
+    const int n_threads = threads_for(c, work);
+    if (c->exact || a->scores_out || a->probs_out) {
+        return attention_kv_reference(a, q, out, n_threads, error);
+    }
+    return attention_kv_fast(c->features.isa, a, q, out, n_threads, error);
 }
 
 static candid_status cpu_attend_full(struct backend *b, const float *q, const float *k, const float *v, float *out,
                                      int n_rows, int n_head, int head_dim, float scale, float *probs_out,
                                      candid_error *error) {
     struct cpu_backend *c = cpu_of(b);
+    const int n_threads = threads_for(c, 2.0 * n_rows * n_rows * n_head * head_dim);
     if (c->exact || probs_out) {
-        return attention_full_reference(q, k, v, out, n_rows, n_head, head_dim, scale, probs_out, c->n_threads, error);
+        return attention_full_reference(q, k, v, out, n_rows, n_head, head_dim, scale, probs_out, n_threads, error);
     }
-    return attention_full_fast(c->features.isa, q, k, v, out, n_rows, n_head, head_dim, scale, c->n_threads, error);
+    return attention_full_fast(c->features.isa, q, k, v, out, n_rows, n_head, head_dim, scale, n_threads, error);
 }
 
 /* ---- life --------------------------------------------------------------------------------------- */
@@ -265,6 +326,7 @@ candid_status backend_cpu_create(candid_precision precision, int n_threads, cons
         snprintf(c->base.description, sizeof c->base.description, "cpu exact (f32 reference), %d threads", c->n_threads);
     } else {
         c->matvec = matvec_kernels_get(c->features.isa);
+        c->vec = vec_kernels_get(c->features.isa);
         candid_status status = gemm_create(c->features, c->n_threads, &c->gemm, error);
         if (status != CANDID_OK) {
             free(c);

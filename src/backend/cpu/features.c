@@ -6,7 +6,8 @@ bool cpu_isa_available(enum cpu_isa isa) {
     case ISA_SCALAR: return true;
 #if defined(__x86_64__)
     case ISA_AVX2:
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+        /* Every processor with AVX2 has F16C, which not every compiler can ask for. */
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case ISA_AVX512:
         return cpu_isa_available(ISA_AVX2) && __builtin_cpu_supports("avx512f") &&
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&

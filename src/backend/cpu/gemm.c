@@ -81,13 +81,13 @@ candid_status gemm_create_with(enum gemm_path path, bool int16_only, int n_threa
     } else {
         g->kernels = kernels_of(path);
         if (!g->kernels) {
-            status = fail(error, CANDID_ERROR_UNSUPPORTED, "products by %s cannot run on this processor",
-                          path_name(path));
+            status =
+                fail(error, CANDID_ERROR_UNSUPPORTED, "products by %s cannot run on this processor", path_name(path));
             goto failed;
         }
         for (int f = 0; f < GEMM_FORMATS; f++) {
-            const size_t bytes = ITEM_PANELS * (size_t)chunk_blocks((enum gemm_format)f) *
-                                 gemm_panel_bytes((enum gemm_format)f);
+            const size_t bytes =
+                ITEM_PANELS * (size_t)chunk_blocks((enum gemm_format)f) * gemm_panel_bytes((enum gemm_format)f);
             g->panels_size = bytes > g->panels_size ? bytes : g->panels_size;
         }
         g->panels_size = round_up(g->panels_size, 4096);
@@ -174,8 +174,8 @@ struct item {
 /* Adds (or, first, sets with the bias) a tile of r x 16 sums to the output. d: units of the rows. */
 static void merge(const struct item *item, bool first, int row, int r, int panel, const float *c, const uint8_t *d) {
     const int column = item->column + panel * GEMM_COLUMNS;
-    const int n = item->n_columns - panel * GEMM_COLUMNS < GEMM_COLUMNS ? item->n_columns - panel * GEMM_COLUMNS
-                                                                       : GEMM_COLUMNS;
+    const int n =
+        item->n_columns - panel * GEMM_COLUMNS < GEMM_COLUMNS ? item->n_columns - panel * GEMM_COLUMNS : GEMM_COLUMNS;
     const float *bias = item->job->bias ? item->job->bias + column : NULL;
     for (int i = 0; i < r; i++) {
         float *out = item->job->out + (size_t)(item->row + row + i) * (size_t)item->job->w->n_out + column;
@@ -201,10 +201,8 @@ static void merge(const struct item *item, bool first, int row, int r, int panel
 static void run_item(const struct gemm *g, const struct item *item, uint8_t *panels) {
     const struct matrix *w = item->job->w;
     const enum gemm_format f = format_of(g, w->type);
-    const struct gemm_weights weights = {.type = w->type,
-                                         .data = w->data,
-                                         .row_bytes = quant_row_bytes(w->type, w->n_in),
-                                         .n_in = w->n_in};
+    const struct gemm_weights weights = {
+        .type = w->type, .data = w->data, .row_bytes = quant_row_bytes(w->type, w->n_in), .n_in = w->n_in};
     const int n_blocks = gemm_blocks(f, w->n_in), chunk = chunk_blocks(f), tile_rows = g->kernels->tile_rows;
     const int n_panels = (item->n_columns + GEMM_COLUMNS - 1) / GEMM_COLUMNS;
     const size_t panel_size = (size_t)chunk * gemm_panel_bytes(f), row_size = gemm_row_bytes(f, w->n_in);
@@ -264,7 +262,9 @@ static candid_status linear_slab(struct gemm *g, const float *x, int row, int n_
     const struct gemm_kernels *kernels = g->kernels;
     const int tile_rows = kernels->tile_rows, n_tiles = (n_rows + tile_rows - 1) / tile_rows;
     atomic_int next_item = 0;
-#pragma omp parallel num_threads(g->n_threads)
+    /* Small products (a small model) are done before a second thread has woken up. */
+    const double work = (double)n_rows * n_in * n_items * ITEM_COLUMNS;
+#pragma omp parallel num_threads(work < 4e6 ? 1 : g->n_threads)
     {
 #pragma omp for schedule(dynamic, 1)
         for (int tile = 0; tile < n_tiles; tile++) {

@@ -19,8 +19,8 @@
 #define STEP(multiply, add, acc0, acc1, w0, w1, p)                                                                     \
     do {                                                                                                               \
         __m256i x_, t_;                                                                                                \
-        __asm__ volatile("vpbroadcastd %[p_], %[x]\n\t" multiply " %[x], %[w0_], %[t]\n\t" add " %[t], %[a0], %[a0]\n\t"   \
-                         multiply " %[x], %[w1_], %[x]\n\t" add " %[x], %[a1], %[a1]"                                  \
+        __asm__ volatile("vpbroadcastd %[p_], %[x]\n\t" multiply " %[x], %[w0_], %[t]\n\t" add                         \
+                         " %[t], %[a0], %[a0]\n\t" multiply " %[x], %[w1_], %[x]\n\t" add " %[x], %[a1], %[a1]"        \
                          : [a0] "+x"(acc0), [a1] "+x"(acc1), [x] "=&x"(x_), [t] "=&x"(t_)                              \
                          : [w0_] "x"(w0), [w1_] "x"(w1), [p_] "m"(*(const uint32_t(*)[1])(p)));                        \
     } while (0)
@@ -99,15 +99,23 @@ INLINE void flush_min(float *row, __m256i sum, __m256 a, __m256 b, __m256 es) {
     _mm256_store_ps(row, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), a, t));
 }
 
-INLINE void multiply_u4(const int r, int n_blocks, const uint8_t *tile, const uint8_t *panel, float *c) {
+/* u5: lanes start at the offset of -16, else at zero. */
+INLINE void multiply_min(const int r, const bool u5, int n_blocks, const uint8_t *tile, const uint8_t *panel,
+                         float *c) {
     for (int n = 0; n < n_blocks; n++) {
         __m256i sum[6][2];
+        if (u5) {
+#pragma GCC unroll 6
+            for (int i = 0; i < r; i++) {
+                sum[i][0] = sum[i][1] = broadcast4(tile + 44 * r + 4 * i);
+            }
+        }
 #pragma GCC unroll 8
         for (int k = 0; k < 8; k++) {
             const __m256i w0 = load(panel + k * 64), w1 = load(panel + k * 64 + 32);
 #pragma GCC unroll 6
             for (int i = 0; i < r; i++) {
-                if (k) {
+                if (k || u5) {
                     STEP("vpmaddubsw", "vpaddw", sum[i][0], sum[i][1], w0, w1, tile + (k * r + i) * 4);
                 } else {
                     STEP_FIRST("vpmaddubsw", sum[i][0], sum[i][1], w0, w1, tile + i * 4);
@@ -123,94 +131,55 @@ INLINE void multiply_u4(const int r, int n_blocks, const uint8_t *tile, const ui
             flush_min(c + i * GEMM_COLUMNS, _mm256_madd_epi16(sum[i][0], e), a0, b0, es);
             flush_min(c + i * GEMM_COLUMNS + 8, _mm256_madd_epi16(sum[i][1], e), a1, b1, es);
         }
-        tile += 48 * r;
+        tile += 56 * r;
         panel += 640;
     }
 }
 
-/* Two half blocks: 4 steps of 5-bit weights, 4*2*31*127 = 31496, fit in int16. Each half has its own pass over the
- * f32 tile, as there are no registers to keep the first half's widened sums in. */
-INLINE void multiply_u5(const int r, int n_blocks, const uint8_t *tile, const uint8_t *panel, float *c) {
-    for (int n = 0; n < n_blocks; n++) {
-        const __m256 a0 = load_float(panel + 512), a1 = load_float(panel + 544);
-        const __m256 b0 = load_float(panel + 576), b1 = load_float(panel + 608);
+/* 6-bit weights with a scale per half block: the widening multiplication applies it. r rows of a tile of `stride` rows:
+ * at most three, so that lanes and widened sums stay in registers together. */
+INLINE void block_u6(const int r, const int stride, const uint8_t *tile, const uint8_t *panel, float *c) {
+    __m256i wide[3][2];
 #pragma GCC unroll 2
-        for (int half = 0; half < 2; half++) {
-            __m256i sum[6][2];
+    for (int half = 0; half < 2; half++) {
+        __m256i sum[3][2];
+#pragma GCC unroll 3
+        for (int i = 0; i < r; i++) {
+            sum[i][0] = sum[i][1] = broadcast4(tile + (48 + 4 * half) * stride + 4 * i);
+        }
 #pragma GCC unroll 4
-            for (int k = half * 4; k < half * 4 + 4; k++) {
-                const __m256i w0 = load(panel + k * 64), w1 = load(panel + k * 64 + 32);
-#pragma GCC unroll 6
-                for (int i = 0; i < r; i++) {
-                    if (k % 4) {
-                        STEP("vpmaddubsw", "vpaddw", sum[i][0], sum[i][1], w0, w1, tile + (k * r + i) * 4);
-                    } else {
-                        STEP_FIRST("vpmaddubsw", sum[i][0], sum[i][1], w0, w1, tile + (k * r + i) * 4);
-                    }
-                }
-            }
-#pragma GCC unroll 6
+        for (int k = half * 4; k < half * 4 + 4; k++) {
+            const __m256i w0 = load(panel + k * 64), w1 = load(panel + k * 64 + 32);
+#pragma GCC unroll 3
             for (int i = 0; i < r; i++) {
-                const __m256i e = broadcast4(tile + 32 * r + 4 * i);
-                const __m256i s0 = _mm256_madd_epi16(sum[i][0], e), s1 = _mm256_madd_epi16(sum[i][1], e);
-                if (half == 0) {
-                    flush(c + i * GEMM_COLUMNS, s0, a0);
-                    flush(c + i * GEMM_COLUMNS + 8, s1, a1);
-                } else {
-                    const __m256 es = broadcast_float(tile + 40 * r + 4 * i);
-                    flush_min(c + i * GEMM_COLUMNS, s0, a0, b0, es);
-                    flush_min(c + i * GEMM_COLUMNS + 8, s1, a1, b1, es);
-                }
+                STEP("vpmaddubsw", "vpaddw", sum[i][0], sum[i][1], w0, w1, tile + (k * stride + i) * 4);
             }
         }
-        tile += 48 * r;
-        panel += 640;
+        const __m256i s0 = load(panel + 576 + half * 64), s1 = load(panel + 608 + half * 64);
+#pragma GCC unroll 3
+        for (int i = 0; i < r; i++) {
+            const __m256i p0 = _mm256_madd_epi16(sum[i][0], s0), p1 = _mm256_madd_epi16(sum[i][1], s1);
+            wide[i][0] = half ? _mm256_add_epi32(wide[i][0], p0) : p0;
+            wide[i][1] = half ? _mm256_add_epi32(wide[i][1], p1) : p1;
+        }
+    }
+    const __m256 a0 = load_float(panel + 512), a1 = load_float(panel + 544);
+#pragma GCC unroll 3
+    for (int i = 0; i < r; i++) {
+        const __m256 e = broadcast_float(tile + 36 * stride + 4 * i);
+        flush(c + i * GEMM_COLUMNS, wide[i][0], _mm256_mul_ps(a0, e));
+        flush(c + i * GEMM_COLUMNS + 8, wide[i][1], _mm256_mul_ps(a1, e));
     }
 }
 
-/* wide += s * (pair sums of w0 * activations at p + pair sums of w1 * activations at q): two steps of 6-bit weights,
- * 2*2*63*127 = 32004, fit in int16. */
-#define STEP_U6(wide, w0, w1, s, p, q)                                                                                 \
-    do {                                                                                                               \
-        __m256i x_, t_;                                                                                                \
-        __asm__ volatile("vpbroadcastd %[p_], %[x]\n\tvpbroadcastd %[q_], %[t]\n\t"                                    \
-                         "vpmaddubsw %[x], %[w0_], %[x]\n\tvpmaddubsw %[t], %[w1_], %[t]\n\t"                          \
-                         "vpaddw %[t], %[x], %[x]\n\tvpmaddwd %[s_], %[x], %[x]\n\tvpaddd %[x], %[acc], %[acc]"        \
-                         : [acc] "+x"(wide), [x] "=&x"(x_), [t] "=&x"(t_)                                              \
-                         : [w0_] "x"(w0), [w1_] "x"(w1), [s_] "xm"(s), [p_] "m"(*(const uint32_t(*)[1])(p)),           \
-                           [q_] "m"(*(const uint32_t(*)[1])(q)));                                                      \
-    } while (0)
-
-/* 6-bit weights with a scale per 16 values: the widening multiplication applies it. One half of the columns after the
- * other, so that accumulators and scales stay in registers. */
 INLINE void multiply_u6(const int r, int n_blocks, const uint8_t *tile, const uint8_t *panel, float *c) {
     for (int n = 0; n < n_blocks; n++) {
-#pragma GCC unroll 2
-        for (int j = 0; j < 2; j++) {
-            __m256i wide[6];
-            const __m256i t = load(panel + 704 + j * 32);
-#pragma GCC unroll 6
-            for (int i = 0; i < r; i++) {
-                wide[i] = _mm256_madd_epi16(t, broadcast4(tile + 44 * r + 4 * i)); /* the offset of 32 */
-            }
-#pragma GCC unroll 4
-            for (int k = 0; k < 8; k += 2) {
-                const __m256i s = load(panel + 576 + (k / 4) * 64 + j * 32);
-                const __m256i w0 = load(panel + k * 64 + j * 32), w1 = load(panel + (k + 1) * 64 + j * 32);
-#pragma GCC unroll 6
-                for (int i = 0; i < r; i++) {
-                    STEP_U6(wide[i], w0, w1, s, tile + (k * r + i) * 4, tile + ((k + 1) * r + i) * 4);
-                }
-            }
-            const __m256 a = load_float(panel + 512 + j * 32);
-#pragma GCC unroll 6
-            for (int i = 0; i < r; i++) {
-                const __m256 e = broadcast_float(tile + 36 * r + 4 * i);
-                flush(c + i * GEMM_COLUMNS + j * 8, wide[i], _mm256_mul_ps(a, e));
-            }
+        block_u6(r < 3 ? r : 3, r, tile, panel, c);
+        if (r > 3) {
+            block_u6(r - 3, r, tile + 12, panel, c + 3 * GEMM_COLUMNS);
         }
-        tile += 48 * r;
-        panel += 768;
+        tile += 56 * r;
+        panel += 704;
     }
 }
 
@@ -218,8 +187,8 @@ INLINE void multiply_rows(const int r, enum gemm_format f, int n_blocks, const v
                           float *c) {
     switch (f) {
     case GEMM_S16: multiply_s16(r, n_blocks, tile, panel, c); break;
-    case GEMM_U4: multiply_u4(r, n_blocks, tile, panel, c); break;
-    case GEMM_U5: multiply_u5(r, n_blocks, tile, panel, c); break;
+    case GEMM_U4: multiply_min(r, false, n_blocks, tile, panel, c); break;
+    case GEMM_U5: multiply_min(r, true, n_blocks, tile, panel, c); break;
     case GEMM_U6: multiply_u6(r, n_blocks, tile, panel, c); break;
     default: break;
     }

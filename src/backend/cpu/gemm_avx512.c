@@ -64,10 +64,11 @@ INLINE void multiply_s16(const int r, int n_blocks, const uint8_t *tile, const u
     }
 }
 
-/* sum[i] = products of the four steps of half a block */
-INLINE void half_block(const int r, int half, const uint8_t *tile, const uint8_t *panel, __m512i sum[12]) {
-#pragma GCC unroll 4
-    for (int k = half * 4; k < half * 4 + 4; k++) {
+/* sum[i] += products of the steps [begin, end) of a block */
+INLINE void add_steps(const int r, const int begin, const int end, const uint8_t *tile, const uint8_t *panel,
+                      __m512i sum[12]) {
+#pragma GCC unroll 8
+    for (int k = begin; k < end; k++) {
         const __m512i w = load(panel + k * 64);
 #pragma GCC unroll 12
         for (int i = 0; i < r; i++) {
@@ -76,33 +77,30 @@ INLINE void half_block(const int r, int half, const uint8_t *tile, const uint8_t
     }
 }
 
+/* Start values: the sum of both lanes of the offset at p. */
+INLINE __m512i start(const uint8_t *p) {
+    return _mm512_madd_epi16(broadcast4(p), _mm512_set1_epi16(1));
+}
+
 INLINE void multiply_min(const int r, const bool u5, int n_blocks, const uint8_t *tile, const uint8_t *panel,
                          float *c) {
     for (int n = 0; n < n_blocks; n++) {
         const __m512 a = load_float(panel + 512), b = load_float(panel + 576);
-        __m512i sum[12], e[12];
+        __m512i sum[12];
 #pragma GCC unroll 12
         for (int i = 0; i < r; i++) {
-            sum[i] = _mm512_setzero_si512();
-            e[i] = _mm512_srai_epi32(broadcast4(tile + 32 * r + 4 * i), 16);
+            sum[i] = u5 ? start(tile + 44 * r + 4 * i) : _mm512_setzero_si512();
         }
-        half_block(r, 0, tile, panel, sum);
-        if (u5) { /* the sum of a whole block times e would leave int32 */
-#pragma GCC unroll 12
-            for (int i = 0; i < r; i++) {
-                flush(c + i * GEMM_COLUMNS, _mm512_mullo_epi32(sum[i], e[i]), a);
-                sum[i] = _mm512_setzero_si512();
-            }
-        }
-        half_block(r, 1, tile, panel, sum);
+        add_steps(r, 0, 8, tile, panel, sum);
 #pragma GCC unroll 12
         for (int i = 0; i < r; i++) {
             float *row = c + i * GEMM_COLUMNS;
+            const __m512i e = _mm512_srai_epi32(broadcast4(tile + 32 * r + 4 * i), 16);
             const __m512 es = broadcast_float(tile + 40 * r + 4 * i);
             _mm512_store_ps(row, _mm512_fnmadd_ps(b, es, _mm512_load_ps(row)));
-            flush(row, _mm512_mullo_epi32(sum[i], e[i]), a);
+            flush(row, _mm512_mullo_epi32(sum[i], e), a);
         }
-        tile += 48 * r;
+        tile += 56 * r;
         panel += 640;
     }
 }
@@ -110,22 +108,18 @@ INLINE void multiply_min(const int r, const bool u5, int n_blocks, const uint8_t
 INLINE void multiply_u6(const int r, int n_blocks, const uint8_t *tile, const uint8_t *panel, float *c) {
     for (int n = 0; n < n_blocks; n++) {
         __m512i total[12], sum[12];
-        const __m512i t = load(panel + 704);
-#pragma GCC unroll 12
-        for (int i = 0; i < r; i++) {
-            total[i] = _mm512_madd_epi16(t, broadcast4(tile + 44 * r + 4 * i)); /* the offset of 32 */
-        }
 #pragma GCC unroll 2
         for (int half = 0; half < 2; half++) {
             const __m512i s = _mm512_srai_epi32(load(panel + 576 + half * 64), 16);
 #pragma GCC unroll 12
             for (int i = 0; i < r; i++) {
-                sum[i] = _mm512_setzero_si512();
+                sum[i] = start(tile + (48 + 4 * half) * r + 4 * i);
             }
-            half_block(r, half, tile, panel, sum);
+            add_steps(r, half * 4, half * 4 + 4, tile, panel, sum);
 #pragma GCC unroll 12
             for (int i = 0; i < r; i++) {
-                total[i] = _mm512_add_epi32(total[i], _mm512_mullo_epi32(sum[i], s));
+                const __m512i product = _mm512_mullo_epi32(sum[i], s);
+                total[i] = half ? _mm512_add_epi32(total[i], product) : product;
             }
         }
         const __m512 a = load_float(panel + 512);
@@ -133,8 +127,8 @@ INLINE void multiply_u6(const int r, int n_blocks, const uint8_t *tile, const ui
         for (int i = 0; i < r; i++) {
             flush(c + i * GEMM_COLUMNS, total[i], _mm512_mul_ps(a, broadcast_float(tile + 36 * r + 4 * i)));
         }
-        tile += 48 * r;
-        panel += 768;
+        tile += 56 * r;
+        panel += 704;
     }
 }
 

@@ -5,23 +5,26 @@
  *   S16    int16 weights x int16 activations (vpmaddwd), blocks of 128. A block is scaled so that its Euclidean norm
  *          stays below 2^15.5: by Cauchy-Schwarz no partial sum of a product of blocks can leave int32, and no bit is
  *          given away to worst-case head room.
- *   U4..U6 unsigned 4- to 6-bit weights x int8 activations (vpmaddubsw), blocks of 32. Sums stay in int16 for as many
- *          steps as the weight width allows: 8 of 4-bit weights (8*2*15*127 = 30480), 4 of 5-bit, 2 of 6-bit.
- *          The scale of an activation block is an integer multiple e of the row's unit d. Widening the sums to int32
- *          is a multiplication by pairs anyway (vpmaddwd), so the multiplication by e costs nothing: |sum| <= 30480
- *          and e <= 32767 keep 2 * sum * e below 2^31.
+ *   U4..U6 unsigned 4- to 6-bit weights x int8 activations (vpmaddubsw), blocks of 32, summed in int16 lanes. A lane
+ *          takes 16 products of a block: 4-bit weights fit as they are (16*15*127 = 30480). 5-bit weights fit when
+ *          taken as q - 16 (16*16*127 = 32512), for which the lanes start at -16 * (sum of their activations) and may
+ *          wrap on the way. 6-bit weights have a scale per half block; 8 products of q - 32 (8*32*127 = 32512) fit.
+ *          The scale of an activation block is an integer multiple e of the row's unit d. Widening the lanes to int32
+ *          is a multiplication by pairs anyway (vpmaddwd), so the multiplication by e, or by the scale of a 6-bit half
+ *          block, costs nothing: 2 * 32512 * 32767 < 2^31.
  * After each block the integer sums are converted and added to an f32 tile.
  *
  * Packed activations: a tile of r rows (r = tile_rows of the kernels, the last tile may be lower) begins with the
  * units float d[r], then per block
  *   S8:  int8 q[8][r][4]; int16 e[r][2] (twice the same); float ef[r] (e); float es[r] (e * sum of q);
- *        int16 h[r][2] (-16 * sum of each half of q)                                    value = d * e * q
+ *        int16 h5[r][2] (-16 * sums of q[.][.][0..1] and q[.][.][2..3]);
+ *        int16 h6[2][r][2] (-32 * the same over half a block)                            value = d * e * q
  *   S16: int16 q[64][r][2]; float e[r]                                                  value = d * e * q, d = 1
  * Packed weights: a panel of 16 output rows ("columns"), per block
  *   S16:    int16 q[64][16][2]; float a[16]                      value = a * q
- *   U4, U5: uint8 q[8][16][4]; float a[16]; float b[16]          value = a * q - b
- *   U6:     uint8 q[8][16][4]; float a[16]; int16 s[2][16][2]; int16 t[16][2]
- *           value = a * s * (q - 32): s[half] holds the scale of a half block twice, t twice the scale of each half
+ *   U4:     uint8 q[8][16][4]; float a[16]; float b[16]          value = a * q - b
+ *   U5:     the same                                             value = a * (q - 16) - b
+ *   U6:     uint8 q[8][16][4]; float a[16]; int16 s[2][16][2]    value = a * s * (q - 32), s twice for each half block
  */
 #ifndef CANDID_BACKEND_CPU_GEMM_INTERNAL_H
 #define CANDID_BACKEND_CPU_GEMM_INTERNAL_H
@@ -29,20 +32,20 @@
 #include "backend/cpu/gemm.h"
 #include "model/quant.h"
 
-#define GEMM_COLUMNS    16       /* output features per panel */
-#define GEMM_MAX_TILE   16       /* upper bound of tile_rows */
-#define GEMM_S16_BLOCK  128      /* values per block */
-#define GEMM_S8_BLOCK   32
-#define GEMM_S16_NORM   46300.0f /* bound of a block's norm: (46300 + 0.5 * sqrt(128))^2 < 2^31 */
-#define GEMM_S8_SCALE   32767    /* largest e of a row */
-#define GEMM_TINY       1e-30f   /* blocks whose largest magnitude is smaller are zero */
+#define GEMM_COLUMNS   16  /* output features per panel */
+#define GEMM_MAX_TILE  16  /* upper bound of tile_rows */
+#define GEMM_S16_BLOCK 128 /* values per block */
+#define GEMM_S8_BLOCK  32
+#define GEMM_S16_NORM  46300.0f /* bound of a block's norm: (46300 + 0.5 * sqrt(128))^2 < 2^31 */
+#define GEMM_S8_SCALE  32767    /* largest e of a row */
+#define GEMM_TINY      1e-30f   /* blocks whose largest magnitude is smaller are zero */
 
 enum gemm_path {
-    GEMM_SCALAR,       /* own integer kernels, portable C */
-    GEMM_AVX2,         /* own integer kernels */
-    GEMM_AVX512,       /* own integer kernels with VNNI */
-    GEMM_ONEDNN_F32,   /* weights expanded to f32 */
-    GEMM_ONEDNN_BF16,  /* weights and activations rounded to bf16, sums in f32 */
+    GEMM_SCALAR,      /* own integer kernels, portable C */
+    GEMM_AVX2,        /* own integer kernels */
+    GEMM_AVX512,      /* own integer kernels with VNNI */
+    GEMM_ONEDNN_F32,  /* weights expanded to f32 */
+    GEMM_ONEDNN_BF16, /* weights and activations rounded to bf16, sums in f32 */
 };
 
 /* Packed forms of weights. */
@@ -58,13 +61,13 @@ static inline int gemm_blocks(enum gemm_format f, int n_in) {
 
 /* Bytes per block of a weight panel. */
 static inline size_t gemm_panel_bytes(enum gemm_format f) {
-    static const size_t bytes[GEMM_FORMATS] = {64 * 64 + 64, 512 + 128, 512 + 128, 512 + 256};
+    static const size_t bytes[GEMM_FORMATS] = {64 * 64 + 64, 512 + 128, 512 + 128, 512 + 192};
     return bytes[f];
 }
 
 /* Bytes per row and block of packed activations for weights of format f. */
 static inline size_t gemm_tile_bytes(enum gemm_format f) {
-    return f == GEMM_S16 ? 256 + 4 : 32 + 16;
+    return f == GEMM_S16 ? 256 + 4 : 32 + 24;
 }
 
 /* Bytes of a row of packed activations, its share of the tile header included. */
@@ -83,7 +86,8 @@ struct gemm_weights {
 struct gemm_kernels {
     int tile_rows; /* rows per activation tile, at most GEMM_MAX_TILE */
 
-    /* Packs rows x[0..r-1] (n_in values each, x_stride apart) to one tile; n_in is padded with zeros to whole blocks. */
+    /* Packs rows x[0..r-1] (n_in values each, x_stride apart) to one tile; n_in is padded with zeros to whole blocks.
+     */
     void (*pack_s8)(const float *x, size_t x_stride, int r, int n_in, void *tile);
     void (*pack_s16)(const float *x, size_t x_stride, int r, int n_in, void *tile);
 

@@ -192,10 +192,8 @@ static candid_status multiply(struct gemm_onednn *o, struct shape s, const void 
     TRY(check(dnnl_memory_set_data_handle(e->weights, (void *)weights), "setting the weights", error));
     TRY(check(dnnl_memory_set_data_handle(e->bias, (void *)bias), "setting the bias", error));
     TRY(check(dnnl_memory_set_data_handle(e->dst, dst), "setting the destination", error));
-    const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, e->src},
-                                    {DNNL_ARG_WEIGHTS, e->weights},
-                                    {DNNL_ARG_DST, e->dst},
-                                    {DNNL_ARG_BIAS, e->bias}};
+    const dnnl_exec_arg_t args[] = {
+        {DNNL_ARG_SRC, e->src}, {DNNL_ARG_WEIGHTS, e->weights}, {DNNL_ARG_DST, e->dst}, {DNNL_ARG_BIAS, e->bias}};
     TRY(check(dnnl_primitive_execute(e->primitive, o->stream, s.bias ? 4 : 3, args), "running a matmul", error));
     return check(dnnl_stream_wait(o->stream), "waiting for a matmul", error);
 }

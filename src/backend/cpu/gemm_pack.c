@@ -18,8 +18,8 @@ static void put_float(uint8_t *p, float v) {
     memcpy(p, &v, sizeof v);
 }
 
-static void put_i16_twice(uint8_t *p, int v) {
-    const int16_t pair[2] = {(int16_t)v, (int16_t)v};
+static void put_i16_pair(uint8_t *p, int first, int second) {
+    const int16_t pair[2] = {(int16_t)first, (int16_t)second};
     memcpy(p, pair, sizeof pair);
 }
 
@@ -46,7 +46,7 @@ void gemm_pack_s8_portable(const float *x, size_t x_stride, int r, int n_in, voi
         const float inverse_d = row_max < GEMM_TINY ? 0.0f : 127.0f * GEMM_S8_SCALE / row_max;
         put_float(header + 4 * i, finite ? d : NAN); /* an infinity or NaN makes the whole output row NaN */
         for (int n = 0; n < n_blocks; n++) {
-            uint8_t *block = header + 4 * r + (size_t)n * 48 * (size_t)r;
+            uint8_t *block = header + 4 * r + (size_t)n * 56 * (size_t)r;
             const int left = n_in - n * GEMM_S8_BLOCK, count = left < GEMM_S8_BLOCK ? left : GEMM_S8_BLOCK;
             const float amax = max_magnitude(row + n * GEMM_S8_BLOCK, count);
             int e = 0;
@@ -56,21 +56,23 @@ void gemm_pack_s8_portable(const float *x, size_t x_stride, int r, int n_in, voi
                 e = e > GEMM_S8_SCALE ? GEMM_S8_SCALE : e;
                 inverse = inverse_d / (float)e;
             }
-            int half[2] = {0, 0};
+            int sums[2][2] = {{0, 0}, {0, 0}}; /* [half of the block][lane] */
             for (int k = 0; k < GEMM_S8_BLOCK; k++) {
                 int q = 0;
                 if (k < count && inverse > 0.0f) {
                     q = (int)rintf(row[n * GEMM_S8_BLOCK + k] * inverse);
                     q = q > 127 ? 127 : q < -127 ? -127 : q;
                 }
-                half[k / 16] += q;
+                sums[k / 16][k % 4 / 2] += q;
                 block[((k / 4) * r + i) * 4 + k % 4] = (uint8_t)(int8_t)q;
             }
-            const int16_t h[2] = {(int16_t)(-16 * half[0]), (int16_t)(-16 * half[1])};
-            put_i16_twice(block + 32 * r + 4 * i, e);
+            const int lane[2] = {sums[0][0] + sums[1][0], sums[0][1] + sums[1][1]};
+            put_i16_pair(block + 32 * r + 4 * i, e, e);
             put_float(block + 36 * r + 4 * i, (float)e);
-            put_float(block + 40 * r + 4 * i, (float)(e * (half[0] + half[1])));
-            memcpy(block + 44 * r + 4 * i, h, sizeof h);
+            put_float(block + 40 * r + 4 * i, (float)(e * (lane[0] + lane[1])));
+            put_i16_pair(block + 44 * r + 4 * i, -16 * lane[0], -16 * lane[1]);
+            put_i16_pair(block + 48 * r + 4 * i, -32 * sums[0][0], -32 * sums[0][1]);
+            put_i16_pair(block + 52 * r + 4 * i, -32 * sums[1][0], -32 * sums[1][1]);
         }
     }
 }
@@ -188,7 +190,7 @@ static void decode_u5(const uint8_t *row, int block, uint8_t q[32], float *a, fl
     uint8_t scale, min;
     quant_scale_min(s->scales, j, &scale, &min);
     *a = f16_to_f32(s->d) * scale;
-    *b = f16_to_f32(s->dmin) * min;
+    *b = f16_to_f32(s->dmin) * min - 16 * *a;
 }
 
 static void decode_u6(const uint8_t *row, int block, uint8_t q[32], float *a, const int8_t **scales) {
@@ -229,10 +231,8 @@ void gemm_pack_weights_portable(enum gemm_format f, const struct gemm_weights *w
             }
             put_float(p + 512 + 4 * c, a);
             if (scales) {
-                const int16_t t[2] = {(int16_t)(2 * scales[0]), (int16_t)(2 * scales[1])};
-                put_i16_twice(p + 576 + 4 * c, scales[0]);
-                put_i16_twice(p + 640 + 4 * c, scales[1]);
-                memcpy(p + 704 + 4 * c, t, sizeof t);
+                put_i16_pair(p + 576 + 4 * c, scales[0], scales[0]);
+                put_i16_pair(p + 640 + 4 * c, scales[1], scales[1]);
             } else {
                 put_float(p + 576 + 4 * c, b);
             }

@@ -15,8 +15,8 @@ INLINE void put_float(uint8_t *p, float v) {
     memcpy(p, &v, sizeof v);
 }
 
-INLINE void put_i16_twice(uint8_t *p, int v) {
-    const uint32_t pair = (uint32_t)(v & 0xFFFF) * 0x10001u;
+INLINE void put_i16_pair(uint8_t *p, int first, int second) {
+    const uint32_t pair = (uint32_t)(first & 0xFFFF) | (uint32_t)second << 16;
     memcpy(p, &pair, sizeof pair);
 }
 
@@ -68,14 +68,13 @@ INLINE __m256i round_32(const __m256 v[4], __m256 scale) {
     return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-/* Sums of the two halves of 32 int8. */
-INLINE void half_sums(__m256i q, int sums[2]) {
+/* Sums of 32 int8 by half block and lane (lane 0: units' first two bytes, lane 1: last two). */
+INLINE void lane_sums(__m256i q, int16_t sums[2][2]) {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
-    const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-    const __m256i eights = _mm256_add_epi32(fours, _mm256_shuffle_epi32(fours, 0x4E));
-    const __m256i all = _mm256_add_epi32(eights, _mm256_shuffle_epi32(eights, 0xB1));
-    sums[0] = _mm256_cvtsi256_si32(all);
-    sums[1] = _mm256_extract_epi32(all, 4);
+    const __m256i fours = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0x4E));
+    const __m256i all = _mm256_add_epi16(fours, _mm256_shuffle_epi32(fours, 0xB1));
+    const int32_t halves[2] = {_mm256_cvtsi256_si32(all), _mm256_extract_epi32(all, 4)};
+    memcpy(sums, halves, sizeof halves);
 }
 
 /* 32 values at x, of which the first count exist. */
@@ -109,30 +108,32 @@ void gemm_pack_s8_avx2(const float *x, size_t x_stride, int r, int n_in, void *t
         const float inverse_d = row_max < GEMM_TINY ? 0.0f : 127.0f * GEMM_S8_SCALE / row_max;
         put_float(header + 4 * i, finite ? row_max / (127.0f * GEMM_S8_SCALE) : NAN);
         for (int n = 0; n < n_blocks; n++) {
-            uint8_t *block = header + 4 * r + (size_t)n * 48 * (size_t)r;
+            uint8_t *block = header + 4 * r + (size_t)n * 56 * (size_t)r;
             __m256 v[4];
             load_32(row + n * 32, n_in - n * 32, v);
             const __m256i m = max_magnitude(max_magnitude(_mm256_setzero_si256(), v[0]), v[1]);
             const float amax = largest(max_magnitude(max_magnitude(m, v[2]), v[3]));
             int e = 0;
-            int half[2] = {0, 0};
+            int16_t sums[2][2] = {{0, 0}, {0, 0}};
             __m256i q = _mm256_setzero_si256();
             if (finite && inverse_d > 0.0f && amax > 0.0f) {
                 e = (int)ceilf(amax * inverse_d * (1.0f / 127.0f));
                 e = e > GEMM_S8_SCALE ? GEMM_S8_SCALE : e;
                 q = round_32(v, _mm256_set1_ps(inverse_d / (float)e));
-                half_sums(q, half);
+                lane_sums(q, sums);
             }
             uint32_t units[8];
             _mm256_storeu_si256((__m256i *)units, q);
             for (int k = 0; k < 8; k++) {
                 memcpy(block + (k * r + i) * 4, units + k, 4);
             }
-            const int16_t h[2] = {(int16_t)(-16 * half[0]), (int16_t)(-16 * half[1])};
-            put_i16_twice(block + 32 * r + 4 * i, e);
+            const int lane[2] = {sums[0][0] + sums[1][0], sums[0][1] + sums[1][1]};
+            put_i16_pair(block + 32 * r + 4 * i, e, e);
             put_float(block + 36 * r + 4 * i, (float)e);
-            put_float(block + 40 * r + 4 * i, (float)(e * (half[0] + half[1])));
-            memcpy(block + 44 * r + 4 * i, h, sizeof h);
+            put_float(block + 40 * r + 4 * i, (float)(e * (lane[0] + lane[1])));
+            put_i16_pair(block + 44 * r + 4 * i, -16 * lane[0], -16 * lane[1]);
+            put_i16_pair(block + 48 * r + 4 * i, -32 * sums[0][0], -32 * sums[0][1]);
+            put_i16_pair(block + 52 * r + 4 * i, -32 * sums[1][0], -32 * sums[1][1]);
         }
     }
 }
@@ -332,8 +333,10 @@ INLINE __m256i decode_q5_k(const uint8_t *row, int block, float *a, float *b) {
     const struct block_q5_k *s = (const struct block_q5_k *)row + block / 8;
     const int j = block % 8;
     k_scales(s->scales, j, s->d, s->dmin, a, b);
+    *b -= 16 * *a;
     const __m256i low = low_nibbles(_mm256_srl_epi16(load_bytes(s->qs + j / 2 * 32), _mm_cvtsi32_si128((j & 1) * 4)));
-    const __m256i bit = _mm256_and_si256(_mm256_srl_epi16(load_bytes(s->qh), _mm_cvtsi32_si128(j)), _mm256_set1_epi8(1));
+    const __m256i bit =
+        _mm256_and_si256(_mm256_srl_epi16(load_bytes(s->qh), _mm_cvtsi32_si128(j)), _mm256_set1_epi8(1));
     return _mm256_or_si256(low, _mm256_slli_epi16(bit, 4));
 }
 
@@ -351,7 +354,7 @@ INLINE __m256i decode_q6_k(const uint8_t *row, int block, float *a, const int8_t
 /* type is a compile-time constant at every call. */
 INLINE void pack_narrow(const uint32_t type, const struct gemm_weights *w, int row, int n, int block, int n_blocks,
                         uint8_t *panel) {
-    for (int m = 0; m < n_blocks; m++, panel += type == TYPE_Q6_K ? 768 : 640) {
+    for (int m = 0; m < n_blocks; m++, panel += type == TYPE_Q6_K ? 704 : 640) {
         for (int group = 0; group < GEMM_COLUMNS; group += 8) {
             __m256i q[8];
             for (int c = 0; c < 8; c++) {
@@ -373,10 +376,8 @@ INLINE void pack_narrow(const uint32_t type, const struct gemm_weights *w, int r
                 uint8_t *p = panel + 4 * (group + c);
                 put_float(p + 512, a);
                 if (type == TYPE_Q6_K) {
-                    const int16_t t[2] = {(int16_t)(2 * scales[0]), (int16_t)(2 * scales[1])};
-                    put_i16_twice(p + 576, scales[0]);
-                    put_i16_twice(p + 640, scales[1]);
-                    memcpy(p + 704, t, sizeof t);
+                    put_i16_pair(p + 576, scales[0], scales[0]);
+                    put_i16_pair(p + 640, scales[1], scales[1]);
                 } else {
                     put_float(p + 576, b);
                 }

@@ -20,11 +20,11 @@ static int get_i16(const uint8_t *p) {
     return v;
 }
 
-/* Sum over half a block (first or second 16 values) of column j times row i. */
-static int half_sum(int r, const uint8_t *tile, const uint8_t *panel, int i, int j, int half) {
+/* Sum over the products of column j and row i in half a block (first or second 16 values), less `offset` per weight. */
+static int half_sum(int r, const uint8_t *tile, const uint8_t *panel, int i, int j, int half, int offset) {
     int sum = 0;
     for (int k = half * 16; k < half * 16 + 16; k++) {
-        sum += panel[(k / 4 * GEMM_COLUMNS + j) * 4 + k % 4] * (int8_t)tile[(k / 4 * r + i) * 4 + k % 4];
+        sum += (panel[(k / 4 * GEMM_COLUMNS + j) * 4 + k % 4] - offset) * (int8_t)tile[(k / 4 * r + i) * 4 + k % 4];
     }
     return sum;
 }
@@ -39,25 +39,16 @@ static float product_s16(int r, const uint8_t *tile, const uint8_t *panel, int i
 }
 
 static float product_u6(int r, const uint8_t *tile, const uint8_t *panel, int i, int j, float c) {
-    int32_t sum = 0;
-    for (int half = 0; half < 2; half++) {
-        sum += get_i16(panel + 576 + half * 64 + 4 * j) * half_sum(r, tile, panel, i, j, half);
-        sum += get_i16(panel + 704 + 4 * j + 2 * half) * get_i16(tile + 44 * r + 4 * i + 2 * half);
-    }
+    const int32_t sum = get_i16(panel + 576 + 4 * j) * half_sum(r, tile, panel, i, j, 0, 32) +
+                        get_i16(panel + 640 + 4 * j) * half_sum(r, tile, panel, i, j, 1, 32);
     return fmaf((float)sum, get_float(panel + 512 + 4 * j) * get_float(tile + 36 * r + 4 * i), c);
 }
 
-static float product_min(enum gemm_format f, int r, const uint8_t *tile, const uint8_t *panel, int i, int j, float c) {
-    const int e = get_i16(tile + 32 * r + 4 * i);
-    const float a = get_float(panel + 512 + 4 * j);
-    int first = half_sum(r, tile, panel, i, j, 0), second = half_sum(r, tile, panel, i, j, 1);
-    if (f == GEMM_U4) {
-        second += first;
-    } else {
-        c = fmaf((float)(first * e), a, c);
-    }
+/* U4: offset 0, U5: offset 16 */
+static float product_min(int offset, int r, const uint8_t *tile, const uint8_t *panel, int i, int j, float c) {
+    const int sum = half_sum(r, tile, panel, i, j, 0, offset) + half_sum(r, tile, panel, i, j, 1, offset);
     c = fmaf(-get_float(panel + 576 + 4 * j), get_float(tile + 40 * r + 4 * i), c);
-    return fmaf((float)(second * e), a, c);
+    return fmaf((float)(sum * get_i16(tile + 32 * r + 4 * i)), get_float(panel + 512 + 4 * j), c);
 }
 
 static void multiply(enum gemm_format f, int r, int n_blocks, const void *tile, const void *panel, float *c) {
@@ -69,7 +60,7 @@ static void multiply(enum gemm_format f, int r, int n_blocks, const void *tile, 
                 float *out = c + i * GEMM_COLUMNS + j;
                 *out = f == GEMM_S16  ? product_s16(r, t, p, i, j, *out)
                        : f == GEMM_U6 ? product_u6(r, t, p, i, j, *out)
-                                      : product_min(f, r, t, p, i, j, *out);
+                                      : product_min(f == GEMM_U5 ? 16 : 0, r, t, p, i, j, *out);
             }
         }
     }
