@@ -254,6 +254,10 @@ static void test_outliers(void **state) {
             x[i] *= 1e-20f;
         }
         check_all(x, ROWS, &w, NULL, false);
+        for (int i = 0; i < ROWS * N_IN; i++) {
+            x[i] *= 1e36f;
+        }
+        check_all(x, ROWS, &w, NULL, false);
         memset(x, 0, (size_t)ROWS * N_IN * sizeof *x);
         check_all(x, ROWS, &w, NULL, false);
         free(x);

@@ -2,7 +2,7 @@
 # JSON lines survive kill -9, --resume goes on where they end; Ctrl-C ends cleanly.
 . "$SOURCE_DIR/tests/cli/common.sh"
 mkdir "$work/images"
-for f in $(ls "$heldout"/*.png | head -60); do cp "$f" "$work/images/"; done
+for f in $(ls "$heldout"/*.png | head -24); do cp "$f" "$work/images/"; done
 total=$(ls "$work/images" | wc -l)
 
 run 0 "$CANDID" caption --jsonl "$work/whole.jsonl" "$work/images"

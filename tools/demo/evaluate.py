@@ -69,7 +69,7 @@ def images_of(batch):
     return torch.from_numpy(np.stack([sc["image"] for sc in batch]))
 
 
-def captions_of(model, lang, batch, limit=128, size=50):
+def captions_of(model, lang, batch, limit=110, size=100):
     return [t for i in range(0, len(batch), size)
             for t in generate(model, lang, images_of(batch[i:i + size]), language.DETAIL, limit)[0]]
 
@@ -102,34 +102,34 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__)
     ap.add_argument("model", help="GGUF file")
     ap.add_argument("--n", type=int, default=500, help="held-out scenes, seeds 0..n-1")
+    ap.add_argument("--m", type=int, default=300, help="scenes of the evidence experiment, seeds 0..m-1")
     ap.add_argument("--strengths", default="-0.5,0.5,1.0", help="evidence strengths for the same scenes")
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--out", help="write the numbers as JSON")
     args = ap.parse_args()
     torch.set_num_threads(args.threads)
     model, lang = load_gguf(args.model), language.Language()
-    layouts = [scenes.layout(i) for i in range(args.n)]
-    result = dict(yes_no={}, by_length={}, by_strength={})
-    for strength in [0.0] + [float(v) for v in args.strengths.split(",") if v]:
-        batch = [scenes.render(lay, strength=strength) for lay in layouts]
-        texts = captions_of(model, lang, batch)
-        row = caption_scores(texts, batch)
-        row["yes_no"] = yes_no_scores(model, lang, batch)
-        result["by_strength"][strength] = row
+    batch = [scenes.scene(i) for i in range(args.n)]
+    texts = captions_of(model, lang, batch)
+    result = dict(captions=caption_scores(texts, batch), yes_no=yes_no_scores(model, lang, batch),
+                  by_length={}, by_haze=[], by_strength={})
+    print(json.dumps(result["captions"]), json.dumps(result["yes_no"]), flush=True)
+    for limit in (16, 24, 32, 48):      # the same captions, cut after so many tokens
+        cut = [lang.tok.decode(lang.tok.encode(t)[:limit]) for t in texts]
+        result["by_length"][limit] = caption_scores(cut, batch)
+    order = sorted(range(args.n), key=lambda i: batch[i]["haze"])
+    for k in range(4):                  # quarters of the set by haze
+        part = order[k * args.n // 4:(k + 1) * args.n // 4]
+        row = caption_scores([texts[i] for i in part], [batch[i] for i in part])
+        result["by_haze"].append(dict(haze=round(float(np.mean([batch[i]["haze"] for i in part])), 3), **row))
+    for sc, t in list(zip(batch, texts))[:6]:
+        print("*", language.caption(sc), "|", t)
+    for strength in sorted({0.0, *(float(v) for v in args.strengths.split(",") if v)}):
+        part = [scenes.scene(i, strength=strength) for i in range(min(args.n, args.m))]
+        row = caption_scores(texts[:args.m] if strength == 0 else captions_of(model, lang, part), part)
+        row["yes_no"] = yes_no_scores(model, lang, part)
+        result["by_strength"][str(strength)] = row
         print("strength", strength, json.dumps(row), flush=True)
-        if strength == 0:
-            result["captions"], result["yes_no"] = row, row.pop("yes_no")
-            for limit in (16, 24, 32, 48):      # the same captions, cut after so many tokens
-                cut = [lang.tok.decode(lang.tok.encode(t)[:limit]) for t in texts]
-                result["by_length"][limit] = caption_scores(cut, batch)
-            order = sorted(range(args.n), key=lambda i: batch[i]["haze"])
-            for k in range(4):                  # quarters of the set by haze
-                part = order[k * args.n // 4:(k + 1) * args.n // 4]
-                row = caption_scores([texts[i] for i in part], [batch[i] for i in part])
-                result.setdefault("by_haze", []).append(
-                    dict(haze=round(float(np.mean([batch[i]["haze"] for i in part])), 3), **row))
-            for sc, t in list(zip(batch, texts))[:6]:
-                print("*", sorted(scenes.kinds_of(sc)), "|", t)
     if args.out:
         with open(args.out, "w", encoding="utf-8") as f:
             json.dump(result, f, indent=1)

@@ -22,7 +22,7 @@
 #define ITEM_PANELS  4    /* panels per work item */
 #define ITEM_COLUMNS (ITEM_PANELS * GEMM_COLUMNS)
 #define CHUNK_BLOCKS 32 /* weight blocks unpacked at once: 1024 values of the narrow forms */
-#define CHUNK_S16    4  /* 512 values */
+#define CHUNK_S16    8  /* 1024 values */
 
 struct gemm {
     enum gemm_path path;
@@ -171,29 +171,29 @@ struct item {
     int row, n_rows;
 };
 
-/* Adds (or, first, sets with the bias) a tile of r x 16 sums to the output. d: units of the rows. */
-static void merge(const struct item *item, bool first, int row, int r, int panel, const float *c, const uint8_t *d) {
-    const int column = item->column + panel * GEMM_COLUMNS;
-    const int n =
-        item->n_columns - panel * GEMM_COLUMNS < GEMM_COLUMNS ? item->n_columns - panel * GEMM_COLUMNS : GEMM_COLUMNS;
+/* out = (out or bias or zero) + unit * sums, n values; n is a constant for whole panels. */
+static inline void merge_row(float *out, const float *start, const float *sums, float unit, int n) {
+    for (int j = 0; j < n; j++) {
+        out[j] = (start ? start[j] : 0.0f) + unit * sums[j];
+    }
+}
+
+/* Adds a tile of r x 16 sums to the output; the first one starts from the bias. units: d of the rows. */
+static void merge(const struct item *item, bool first, int row, int r, int panel, const float *c,
+                  const uint8_t *units) {
+    const int column = item->column + panel * GEMM_COLUMNS, left = item->n_columns - panel * GEMM_COLUMNS;
     const float *bias = item->job->bias ? item->job->bias + column : NULL;
     for (int i = 0; i < r; i++) {
         float *out = item->job->out + (size_t)(item->row + row + i) * (size_t)item->job->w->n_out + column;
-        const float *sums = c + i * GEMM_COLUMNS;
+        const float *start = first ? bias : out, *sums = c + i * GEMM_COLUMNS;
         float unit;
-        memcpy(&unit, d + 4 * i, sizeof unit);
-        if (!first) {
-            for (int j = 0; j < n; j++) {
-                out[j] += unit * sums[j];
-            }
-        } else if (bias) {
-            for (int j = 0; j < n; j++) {
-                out[j] = bias[j] + unit * sums[j];
-            }
+        memcpy(&unit, units + 4 * i, sizeof unit);
+        if (left < GEMM_COLUMNS) {
+            merge_row(out, start, sums, unit, left);
+        } else if (start) {
+            merge_row(out, start, sums, unit, GEMM_COLUMNS);
         } else {
-            for (int j = 0; j < n; j++) {
-                out[j] = unit * sums[j];
-            }
+            merge_row(out, NULL, sums, unit, GEMM_COLUMNS);
         }
     }
 }
@@ -223,6 +223,10 @@ static void run_item(const struct gemm *g, const struct item *item, uint8_t *pan
             const uint8_t *tile = header + ((size_t)block * gemm_tile_bytes(f) + sizeof(float)) * (size_t)r;
             for (int p = 0; p < n_panels; p++) {
                 memset(c, 0, (size_t)r * GEMM_COLUMNS * sizeof c[0]);
+                for (int i = 0; i < r; i++) {
+                    const size_t at = (size_t)(item->row + row + i) * (size_t)w->n_out;
+                    __builtin_prefetch(item->job->out + at + (size_t)(item->column + p * GEMM_COLUMNS), 1);
+                }
                 g->kernels->multiply(f, r, count, tile, panels + (size_t)p * panel_size, c);
                 merge(item, block == 0, row, r, p, c, header);
             }

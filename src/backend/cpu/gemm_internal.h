@@ -39,6 +39,9 @@
 #define GEMM_S16_NORM  46300.0f /* bound of a block's norm: (46300 + 0.5 * sqrt(128))^2 < 2^31 */
 #define GEMM_S8_SCALE  32767    /* largest e of a row */
 #define GEMM_TINY      1e-30f   /* blocks whose largest magnitude is smaller are zero */
+#define GEMM_HUGE      3e38f    /* larger ones are infinite */
+#define GEMM_SMALL     1e-12f   /* squares of magnitudes in this range are harmless */
+#define GEMM_LARGE     1e12f
 
 enum gemm_path {
     GEMM_SCALAR,      /* own integer kernels, portable C */

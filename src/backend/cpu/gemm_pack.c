@@ -41,7 +41,7 @@ void gemm_pack_s8_portable(const float *x, size_t x_stride, int r, int n_in, voi
     for (int i = 0; i < r; i++) {
         const float *row = x + (size_t)i * x_stride;
         const float row_max = max_magnitude(row, n_in);
-        const bool finite = row_max <= 3e38f;
+        const bool finite = row_max <= GEMM_HUGE;
         const float d = row_max / (127.0f * GEMM_S8_SCALE);
         const float inverse_d = row_max < GEMM_TINY ? 0.0f : 127.0f * GEMM_S8_SCALE / row_max;
         put_float(header + 4 * i, finite ? d : NAN); /* an infinity or NaN makes the whole output row NaN */
@@ -85,20 +85,20 @@ static float round_s16(const float x[GEMM_S16_BLOCK], int16_t q[GEMM_S16_BLOCK])
     if (amax < GEMM_TINY) {
         return 0.0f;
     }
-    if (!(amax <= 3e38f)) {
+    if (!(amax <= GEMM_HUGE)) {
         return NAN;
     }
-    const float unit = 1.0f / amax;
+    const float scale = amax < GEMM_SMALL || amax > GEMM_LARGE ? 1.0f / amax : 1.0f; /* squares stay in range */
     float lane[8] = {0};
     for (int k = 0; k < GEMM_S16_BLOCK; k++) {
-        const float v = x[k] * unit;
+        const float v = x[k] * scale;
         lane[k % 8] = fmaf(v, v, lane[k % 8]);
     }
     const float four[4] = {lane[0] + lane[4], lane[1] + lane[5], lane[2] + lane[6], lane[3] + lane[7]};
-    const float norm = sqrtf((four[0] + four[2]) + (four[1] + four[3])); /* >= 1, relative to amax */
-    float top = GEMM_S16_NORM / norm;
+    const float norm = sqrtf((four[0] + four[2]) + (four[1] + four[3]));
+    float top = GEMM_S16_NORM * (amax * scale) / norm;
     top = floorf(top < 32767.0f ? top : 32767.0f); /* the largest value itself is exact */
-    const float inverse = top * unit;
+    const float inverse = top / amax;
     for (int k = 0; k < GEMM_S16_BLOCK; k++) {
         const float v = rintf(x[k] * inverse);
         q[k] = (int16_t)(v > 32767.0f ? 32767.0f : v < -32767.0f ? -32767.0f : v);

@@ -104,7 +104,7 @@ void gemm_pack_s8_avx2(const float *x, size_t x_stride, int r, int n_in, void *t
             }
         }
         const float row_max = largest(max);
-        const bool finite = row_max <= 3e38f;
+        const bool finite = row_max <= GEMM_HUGE;
         const float inverse_d = row_max < GEMM_TINY ? 0.0f : 127.0f * GEMM_S8_SCALE / row_max;
         put_float(header + 4 * i, finite ? row_max / (127.0f * GEMM_S8_SCALE) : NAN);
         for (int n = 0; n < n_blocks; n++) {
@@ -145,25 +145,31 @@ INLINE float round_s16(const __m256 v[16], __m256i q[8]) {
         max = max_magnitude(max, v[i]);
     }
     const float amax = largest(max);
-    if (amax < GEMM_TINY || !(amax <= 3e38f)) {
+    if (amax < GEMM_TINY || !(amax <= GEMM_HUGE)) {
         for (int i = 0; i < 8; i++) {
             q[i] = _mm256_setzero_si256();
         }
         return amax < GEMM_TINY ? 0.0f : NAN;
     }
-    const float unit = 1.0f / amax;
-    const __m256 units = _mm256_set1_ps(unit);
+    float scale = 1.0f;
     __m256 squares = _mm256_setzero_ps();
-    for (int i = 0; i < 16; i++) {
-        const __m256 u = _mm256_mul_ps(v[i], units);
-        squares = _mm256_fmadd_ps(u, u, squares);
+    if (amax < GEMM_SMALL || amax > GEMM_LARGE) {
+        scale = 1.0f / amax;
+        for (int i = 0; i < 16; i++) {
+            const __m256 u = _mm256_mul_ps(v[i], _mm256_set1_ps(scale));
+            squares = _mm256_fmadd_ps(u, u, squares);
+        }
+    } else {
+        for (int i = 0; i < 16; i++) {
+            squares = _mm256_fmadd_ps(v[i], v[i], squares);
+        }
     }
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(squares), _mm256_extractf128_ps(squares, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     const float norm = _mm_cvtss_f32(_mm_sqrt_ss(_mm_add_ss(two, _mm_movehdup_ps(two))));
-    float top = GEMM_S16_NORM / norm;
+    float top = GEMM_S16_NORM * (amax * scale) / norm;
     top = floorf(top < 32767.0f ? top : 32767.0f); /* the largest value itself is exact */
-    const __m256 inverse = _mm256_set1_ps(top * unit);
+    const __m256 inverse = _mm256_set1_ps(top / amax);
     for (int i = 0; i < 8; i++) {
         const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(v[2 * i], inverse));
         const __m256i high = _mm256_cvtps_epi32(_mm256_mul_ps(v[2 * i + 1], inverse));
