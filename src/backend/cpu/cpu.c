@@ -35,6 +35,9 @@ static struct cpu_backend *cpu_of(struct backend *b) {
     return (struct cpu_backend *)b;
 }
 
+/* Weight rows a thread takes at a time: long enough a stream for the prefetcher, a multiple of a cache line of outputs. */
+#define CHUNK_ROWS 128
+
 /* Threads for `work` multiply-adds (or bytes of weights): waking a second thread for less than this costs more than it
  * saves, far more when other programs use the processor too. */
 static int threads_for(const struct cpu_backend *c, double work) {
@@ -69,6 +72,38 @@ static void cpu_embed(struct backend *b, float *out, const struct matrix *w, con
     }
 }
 
+/*
+ * The products of jobs whose weights have one type, with the activations in c->prepared: one parallel region for all
+ * jobs. Threads take chunks of weight rows as they come free, since cores are not equally fast on a shared machine.
+ */
+static void multiply_jobs(struct cpu_backend *c, uint32_t type, int n_in, int n_rows, const struct linear_job *jobs,
+                          int n_jobs) {
+    double bytes = 0;
+    int n_chunks = 0;
+    for (int j = 0; j < n_jobs; j++) {
+        bytes += (double)quant_row_bytes(type, n_in) * jobs[j].w->n_out;
+        n_chunks += (jobs[j].w->n_out - 1) / CHUNK_ROWS + 1;
+    }
+#pragma omp parallel for num_threads(threads_for(c, bytes * n_rows)) schedule(dynamic, 1)
+    for (int chunk = 0; chunk < n_chunks; chunk++) {
+        const struct linear_job *job = jobs;
+        int begin = chunk * CHUNK_ROWS;
+        while (begin >= job->w->n_out) { /* chunks of the jobs before */
+            begin -= ((job->w->n_out - 1) / CHUNK_ROWS + 1) * CHUNK_ROWS;
+            job++;
+        }
+        const int n_out = job->w->n_out, stop = begin + CHUNK_ROWS < n_out ? begin + CHUNK_ROWS : n_out;
+        c->matvec->multiply(type, job->w->data, n_in, begin, stop, c->prepared, n_rows, job->out + begin, n_out);
+        if (job->bias) {
+            for (int r = 0; r < n_rows; r++) {
+                for (int o = begin; o < stop; o++) {
+                    job->out[(size_t)r * (size_t)n_out + (size_t)o] += job->bias[o];
+                }
+            }
+        }
+    }
+}
+
 /* Few rows: round the activations once per partner format, then stream the weight rows. */
 static candid_status cpu_linear_few(struct cpu_backend *c, const float *x, int n_rows, int n_in,
                                     const struct linear_job *jobs, int n_jobs, candid_error *error) {
@@ -96,31 +131,7 @@ static candid_status cpu_linear_few(struct cpu_backend *c, const float *x, int n
             }
             prepared_type = type;
         }
-        double bytes = 0;
-        for (int j = first; j < end; j++) {
-            bytes += (double)quant_row_bytes(type, n_in) * jobs[j].w->n_out;
-        }
-        /* Each thread takes the same share of every matrix: one parallel region for all jobs. */
-#pragma omp parallel num_threads(threads_for(c, bytes * n_rows))
-        for (int j = first; j < end; j++) {
-            const struct linear_job *job = &jobs[j];
-            const int n_out = job->w->n_out, threads = omp_get_num_threads(), me = omp_get_thread_num();
-            const int groups = (n_out + 15) / 16; /* 16 outputs are a cache line: no two threads write one */
-            const int begin = (int)((int64_t)groups * me / threads) * 16;
-            int stop = (int)((int64_t)groups * (me + 1) / threads) * 16;
-            stop = stop < n_out ? stop : n_out;
-            if (begin >= stop) {
-                continue;
-            }
-            kernels->multiply(type, job->w->data, n_in, begin, stop, c->prepared, n_rows, job->out + begin, n_out);
-            if (job->bias) {
-                for (int r = 0; r < n_rows; r++) {
-                    for (int o = begin; o < stop; o++) {
-                        job->out[(size_t)r * (size_t)n_out + (size_t)o] += job->bias[o];
-                    }
-                }
-            }
-        }
+        multiply_jobs(c, type, n_in, n_rows, jobs + first, end - first);
     }
     return CANDID_OK;
 }
