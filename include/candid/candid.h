@@ -107,15 +107,15 @@ CANDID_API void candid_model_free(candid_model *model);
 
 /* What the model is, filled by candid_model_get_info; strings belong to the model. */
 typedef struct candid_model_info {
-    size_t struct_size;      /* set by the caller: sizeof(candid_model_info) */
-    const char *name;        /* general.name, or "" */
-    const char *backend;     /* e.g. "cpu exact", "cpu fast (avx2, gemm int16)" */
-    bool has_vision;         /* an image encoder is present */
+    size_t struct_size;  /* set by the caller: sizeof(candid_model_info) */
+    const char *name;    /* general.name, or "" */
+    const char *backend; /* e.g. "cpu exact", "cpu fast (avx2, gemm int16)" */
+    bool has_vision;     /* an image encoder is present */
     int n_layer, n_head, n_head_kv, n_embd, n_vocab;
-    int n_ctx_train;         /* the context window the model was trained for, tokens */
-    int image_size;          /* pixels, 0 without vision */
-    int image_tokens;        /* visual tokens per image, 0 without vision */
-    uint64_t file_bytes;     /* size of the mapped files */
+    int n_ctx_train;     /* the context window the model was trained for, tokens */
+    int image_size;      /* pixels, 0 without vision */
+    int image_tokens;    /* visual tokens per image, 0 without vision */
+    uint64_t file_bytes; /* size of the mapped files */
 } candid_model_info;
 
 CANDID_API candid_status candid_model_get_info(const candid_model *model, candid_model_info *info, candid_error *error);
@@ -196,8 +196,8 @@ typedef struct candid_generate_params {
     float repetition_penalty; /* 1 (default): off; as in transformers, over prompt and generated tokens */
     uint64_t seed;            /* of the sampler; default 0 */
     candid_preprocess preprocess;
-    const char *conversation;        /* template name or text with {prompt}; NULL: the model's own, else "vicuna_v1" */
-    const char *const *stop;         /* n_stop strings that end the answer; may be NULL */
+    const char *conversation; /* template name or text with {prompt}; NULL: the model's own, else "vicuna_v1" */
+    const char *const *stop;  /* n_stop strings that end the answer; may be NULL */
     size_t n_stop;
     candid_text_fn on_text; /* may be NULL */
     void *on_text_user_data;
@@ -208,18 +208,18 @@ typedef struct candid_generate_params {
 CANDID_API candid_generate_params candid_generate_params_default(void);
 
 typedef struct candid_stats {
-    double load_ms;        /* image preprocessing */
-    double encode_ms;      /* image encoder and projector, all images */
-    double prefill_ms;     /* decoder over the prompt */
-    double decode_ms;      /* all steps after the first token */
-    int n_prompt;          /* prompt length in tokens, visual tokens included */
-    int n_generated;       /* generated tokens, the end token included */
-    double decode_bytes;   /* bytes of weights and KV cache read in decode_ms, by counting */
-    uint32_t fingerprint;  /* CRC-32 of all logits the tokens were chosen from */
+    double load_ms;       /* image preprocessing */
+    double encode_ms;     /* image encoder and projector, all images */
+    double prefill_ms;    /* decoder over the prompt */
+    double decode_ms;     /* all steps after the first token */
+    int n_prompt;         /* prompt length in tokens, visual tokens included */
+    int n_generated;      /* generated tokens, the end token included */
+    double decode_bytes;  /* bytes of weights and KV cache read in decode_ms, by counting */
+    uint32_t fingerprint; /* CRC-32 of all logits the tokens were chosen from */
 } candid_stats;
 
 typedef struct candid_result {
-    const char *text;     /* the answer without leading space, NUL-terminated */
+    const char *text;      /* the answer without leading space, NUL-terminated */
     const int32_t *tokens; /* n_tokens generated ids, the end token included if it was generated */
     size_t n_tokens;
     candid_finish finish;

@@ -41,8 +41,8 @@ static candid_status build(struct candid_context *c, const candid_context_params
     return llama_create(&m->llama, c->backend, c->n_ctx < MAX_ROWS ? c->n_ctx : MAX_ROWS, &c->llama, error);
 }
 
-candid_status candid_context_create(const candid_model *model, const candid_context_params *given,
-                                    candid_context **out, candid_error *error) {
+candid_status candid_context_create(const candid_model *model, const candid_context_params *given, candid_context **out,
+                                    candid_error *error) {
     if (!model || !out) {
         return fail(error, CANDID_ERROR_ARGUMENT, "candid_context_create: %s is NULL", model ? "out" : "model");
     }

@@ -42,7 +42,8 @@ static candid_status check_params(const candid_generate_params *p, candid_error 
         return fail(error, CANDID_ERROR_ARGUMENT, "max_new_tokens: expected 0 or more, found %d", p->max_new_tokens);
     }
     if (p->preprocess != CANDID_PREPROCESS_PAD && p->preprocess != CANDID_PREPROCESS_CROP) {
-        return fail(error, CANDID_ERROR_ARGUMENT, "preprocess: expected 0 (pad) or 1 (crop), found %d", (int)p->preprocess);
+        return fail(error, CANDID_ERROR_ARGUMENT, "preprocess: expected 0 (pad) or 1 (crop), found %d",
+                    (int)p->preprocess);
     }
     if (p->n_stop > 0 && !p->stop) {
         return fail(error, CANDID_ERROR_ARGUMENT, "stop: expected %zu strings, found NULL", p->n_stop);
@@ -61,8 +62,8 @@ static candid_status fit_context(const candid_context *c, int n_prompt, int requ
     const int left = c->n_ctx - n_prompt;
     if (left < 1 || requested > left) {
         return fail(error, CANDID_ERROR_CONTEXT,
-                    "the prompt has %d tokens and %d new ones were requested, but the context window holds %d", n_prompt,
-                    requested > 0 ? requested : 1, c->n_ctx);
+                    "the prompt has %d tokens and %d new ones were requested, but the context window holds %d",
+                    n_prompt, requested > 0 ? requested : 1, c->n_ctx);
     }
     *max_new = requested > 0 ? requested : left < DEFAULT_NEW_TOKENS ? left : DEFAULT_NEW_TOKENS;
     return CANDID_OK;
@@ -185,7 +186,10 @@ candid_status candid_generate(candid_context *c, const candid_image *const *imag
                               candid_error *error) {
     if (!c || !request || !out || (n_images > 0 && !images)) {
         return fail(error, CANDID_ERROR_ARGUMENT, "candid_generate: %s is NULL",
-                    !c ? "context" : !request ? "prompt" : !out ? "out" : "images");
+                    !c         ? "context"
+                    : !request ? "prompt"
+                    : !out     ? "out"
+                               : "images");
     }
     for (size_t i = 0; i < n_images; i++) {
         if (!images[i]) {
@@ -201,9 +205,9 @@ candid_status candid_generate(candid_context *c, const candid_image *const *imag
     TRY(params_read(&params, sizeof params, given, "candid_generate_params", error));
     TRY(check_params(&params, error));
 
-    const char *conversation = params.conversation       ? params.conversation
+    const char *conversation = params.conversation      ? params.conversation
                                : c->model->conversation ? c->model->conversation
-                                                         : "vicuna_v1";
+                                                        : "vicuna_v1";
     char *text = NULL;
     struct prompt prompt = {0};
     TRY(prompt_render(conversation, request, n_images, &text, error));

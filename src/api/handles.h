@@ -30,10 +30,10 @@ struct candid_context {
     int n_ctx;
     struct kv_cache *kv;
     struct llama *llama;
-    struct clip *clip;        /* NULL until the first image */
-    float *visual_tokens;     /* device (images, grid*grid, n_embd), grown on demand */
-    size_t visual_capacity;   /* images */
-    float *pixels;            /* host (3, image_size, image_size), NULL until the first image */
+    struct clip *clip;      /* NULL until the first image */
+    float *visual_tokens;   /* device (images, grid*grid, n_embd), grown on demand */
+    size_t visual_capacity; /* images */
+    float *pixels;          /* host (3, image_size, image_size), NULL until the first image */
 };
 
 /* Visual tokens per image. */

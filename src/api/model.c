@@ -27,7 +27,8 @@ static candid_status load(struct candid_model *m, const candid_model_params *par
     TRY(llama_weights_load(m->lm_file, &m->llama, error));
     TRY(tokenizer_create(m->lm_file, &m->tokenizer, error));
     if (tokenizer_vocab_size(m->tokenizer) > m->llama.n_vocab) {
-        return fail(error, CANDID_ERROR_FORMAT, "%s: expected at most %d tokenizer pieces (rows of token_embd.weight), found %d",
+        return fail(error, CANDID_ERROR_FORMAT,
+                    "%s: expected at most %d tokenizer pieces (rows of token_embd.weight), found %d",
                     gguf_path(m->lm_file), m->llama.n_vocab, tokenizer_vocab_size(m->tokenizer));
     }
     TRY(gguf_get_string(m->lm_file, "general.name", &m->name, error));
@@ -62,10 +63,12 @@ static candid_status open_model(const char *path, const void *data, size_t size,
     candid_model_params params = candid_model_params_default();
     TRY(params_read(&params, sizeof params, given, "candid_model_params", error));
     if (params.n_threads < 0 || params.n_threads > 4096) {
-        return fail(error, CANDID_ERROR_ARGUMENT, "n_threads: expected 0 (all cores) to 4096, found %d", params.n_threads);
+        return fail(error, CANDID_ERROR_ARGUMENT, "n_threads: expected 0 (all cores) to 4096, found %d",
+                    params.n_threads);
     }
     if (params.precision != CANDID_PRECISION_FAST && params.precision != CANDID_PRECISION_EXACT) {
-        return fail(error, CANDID_ERROR_ARGUMENT, "precision: expected 0 (fast) or 1 (exact), found %d", (int)params.precision);
+        return fail(error, CANDID_ERROR_ARGUMENT, "precision: expected 0 (fast) or 1 (exact), found %d",
+                    (int)params.precision);
     }
     struct candid_model *m = calloc(1, sizeof *m);
     if (!m) {

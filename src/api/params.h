@@ -15,8 +15,8 @@ static inline candid_status params_read(void *full, size_t full_size, const void
     size_t given_size;
     memcpy(&given_size, given, sizeof given_size);
     if (given_size < sizeof(size_t) || given_size > 65536) {
-        return fail(error, CANDID_ERROR_ARGUMENT, "%s: struct_size is %zu: obtain the struct from its _default function",
-                    what, given_size);
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "%s: struct_size is %zu: obtain the struct from its _default function", what, given_size);
     }
     memcpy(full, given, given_size < full_size ? given_size : full_size);
     return CANDID_OK;

@@ -32,11 +32,11 @@ struct linear_job {
 };
 
 struct rope_params {
-    int n_dims;              /* leading values of each head that are rotated, even */
-    float base;              /* frequency base, 10000 for LLaMA */
-    float position_scale;    /* positions are multiplied by this (linear scaling: 1/factor) */
-    const float *factors;    /* (n_dims/2) divisors of the frequencies, or NULL */
-    bool adjacent_pairs;     /* true: rotate (2i, 2i+1) as GGUF files want; false: (i, i + n_dims/2) as Hugging Face */
+    int n_dims;           /* leading values of each head that are rotated, even */
+    float base;           /* frequency base, 10000 for LLaMA */
+    float position_scale; /* positions are multiplied by this (linear scaling: 1/factor) */
+    const float *factors; /* (n_dims/2) divisors of the frequencies, or NULL */
+    bool adjacent_pairs;  /* true: rotate (2i, 2i+1) as GGUF files want; false: (i, i + n_dims/2) as Hugging Face */
 };
 
 enum gelu_kind { GELU_ERF, GELU_QUICK };
@@ -63,7 +63,7 @@ struct kv_attention {
     int n_head;
     const struct attention_row *rows; /* [n_rows] */
     int n_rows;
-    float scale;      /* of the scores: 1/sqrt(head_dim) */
+    float scale; /* of the scores: 1/sqrt(head_dim) */
     /* Observation, off when NULL: pre-softmax scores and post-softmax probabilities, host memory,
      * (n_rows, n_head, max_keys) with max_keys >= every n_keys; entries beyond a row's n_keys are left alone. */
     float *scores_out, *probs_out;
@@ -92,10 +92,10 @@ struct backend_ops {
     void (*rms_norm)(struct backend *b, float *out, const float *x, const float *weight, int n_rows, int n, float eps);
     void (*layer_norm)(struct backend *b, float *out, const float *x, const float *weight, const float *bias,
                        int n_rows, int n, float eps);
-    void (*add)(struct backend *b, float *x, const float *y, size_t n);                 /* x += y */
-    void (*silu_mul)(struct backend *b, float *gate, const float *up, size_t n);        /* gate = silu(gate) * up */
-    void (*gelu)(struct backend *b, float *x, size_t n, enum gelu_kind kind);           /* in place */
-    void (*silu)(struct backend *b, float *x, size_t n);                                /* in place */
+    void (*add)(struct backend *b, float *x, const float *y, size_t n);          /* x += y */
+    void (*silu_mul)(struct backend *b, float *gate, const float *up, size_t n); /* gate = silu(gate) * up */
+    void (*gelu)(struct backend *b, float *x, size_t n, enum gelu_kind kind);    /* in place */
+    void (*silu)(struct backend *b, float *x, size_t n);                         /* in place */
     /* table: device (n_rows, n_dims/2, 2) = cos and sin of position * frequency. positions: host [n_rows]. */
     void (*rope_table)(struct backend *b, float *table, const int32_t *positions, int n_rows,
                        const struct rope_params *params);

@@ -37,8 +37,10 @@ static candid_status time_decoder(struct bench *b, candid_context *c, candid_err
     uint32_t random = 12345;
     for (int i = 0; status == CANDID_OK && i < n; i++) {
         random = random * 1664525u + 1013904223u;
-        rows[i] = (struct forward_row){
-            .seq = seqs[0], .token = (int32_t)((random >> 8) % (uint32_t)w->n_vocab), .position = i, .want_logits = i == n - 1};
+        rows[i] = (struct forward_row){.seq = seqs[0],
+                                       .token = (int32_t)((random >> 8) % (uint32_t)w->n_vocab),
+                                       .position = i,
+                                       .want_logits = i == n - 1};
     }
     double start = clock_ms();
     for (int at = 0, count; status == CANDID_OK && at < n; at += count) {
@@ -52,11 +54,12 @@ static candid_status time_decoder(struct bench *b, candid_context *c, candid_err
     start = clock_ms();
     for (int step = 0; status == CANDID_OK && step < b->decode; step++) {
         for (int r = 0; r < b->rows; r++) {
-            rows[r] = (struct forward_row){.seq = seqs[r], .token = (step + r) % w->n_vocab, .position = n + step, .want_logits = true};
+            rows[r] = (struct forward_row){
+                .seq = seqs[r], .token = (step + r) % w->n_vocab, .position = n + step, .want_logits = true};
         }
         status = llama_forward(c->llama, rows, b->rows, NULL, logits, error);
-        b->decode_bytes += (double)llama_weight_bytes(w) +
-                           (double)kv_block_bytes(c->kv) / KV_BLOCK * (n + step + 1) * b->rows;
+        b->decode_bytes +=
+            (double)llama_weight_bytes(w) + (double)kv_block_bytes(c->kv) / KV_BLOCK * (n + step + 1) * b->rows;
     }
     b->decode_ms = clock_ms() - start;
 done:
@@ -75,7 +78,8 @@ static candid_status time_encoder(struct bench *b, candid_context *c, candid_err
     struct clip *clip = NULL;
     void *tokens = NULL;
     float *pixels = calloc(3 * side * side, sizeof *pixels);
-    candid_status status = pixels ? clip_create(&m->clip, m->llama.n_embd, c->backend, &clip, error) : CANDID_ERROR_MEMORY;
+    candid_status status =
+        pixels ? clip_create(&m->clip, m->llama.n_embd, c->backend, &clip, error) : CANDID_ERROR_MEMORY;
     if (status == CANDID_OK) {
         size_t bytes = (size_t)model_image_tokens(m) * (size_t)m->llama.n_embd * sizeof(float);
         status = c->backend->ops->alloc(c->backend, bytes, &tokens, error);
@@ -100,9 +104,10 @@ static void report(const struct bench *b, const candid_model *model) {
     getrusage(RUSAGE_SELF, &usage);
     candid_model_info info = {.struct_size = sizeof info};
     candid_model_get_info(model, &info, NULL);
-    const double kv_mb = 2.0 * info.n_layer * info.n_head_kv * model->llama.head_dim *
-                         (b->options.precision == CANDID_PRECISION_EXACT || b->options.kv_type == CANDID_KV_F32 ? 4 : 2) *
-                         (b->prefill + b->decode * b->rows) / 1e6;
+    const double kv_mb =
+        2.0 * info.n_layer * info.n_head_kv * model->llama.head_dim *
+        (b->options.precision == CANDID_PRECISION_EXACT || b->options.kv_type == CANDID_KV_F32 ? 4 : 2) *
+        (b->prefill + b->decode * b->rows) / 1e6;
     cJSON *out = cJSON_CreateObject();
     cJSON_AddStringToObject(out, "backend", info.backend);
     cJSON_AddNumberToObject(out, "prefill_tok_s", b->prefill_ms > 0 ? b->prefill / b->prefill_ms * 1e3 : 0);
@@ -168,11 +173,16 @@ static int run(struct bench *b) {
 int command_bench(int argc, char **argv) {
     enum { MODEL = 256, MMPROJ, THREADS, PRECISION, PREFILL, DECODE, ROWS, ENCODE, JSON };
     static const struct option options[] = {
-        {"model", required_argument, NULL, MODEL},     {"mmproj", required_argument, NULL, MMPROJ},
-        {"threads", required_argument, NULL, THREADS}, {"precision", required_argument, NULL, PRECISION},
-        {"prefill", required_argument, NULL, PREFILL}, {"decode", required_argument, NULL, DECODE},
-        {"rows", required_argument, NULL, ROWS},       {"encode", no_argument, NULL, ENCODE},
-        {"json", no_argument, NULL, JSON},             {"help", no_argument, NULL, 'h'},
+        {"model", required_argument, NULL, MODEL},
+        {"mmproj", required_argument, NULL, MMPROJ},
+        {"threads", required_argument, NULL, THREADS},
+        {"precision", required_argument, NULL, PRECISION},
+        {"prefill", required_argument, NULL, PREFILL},
+        {"decode", required_argument, NULL, DECODE},
+        {"rows", required_argument, NULL, ROWS},
+        {"encode", no_argument, NULL, ENCODE},
+        {"json", no_argument, NULL, JSON},
+        {"help", no_argument, NULL, 'h'},
         {0},
     };
     struct bench b = {.prefill = 640, .decode = 32, .rows = 1};
@@ -183,7 +193,9 @@ int command_bench(int argc, char **argv) {
         case MODEL: b.options.model = optarg; break;
         case MMPROJ: b.options.mmproj = optarg; break;
         case THREADS: b.options.n_threads = atoi(optarg); break;
-        case PRECISION: b.options.precision = strcmp(optarg, "exact") == 0 ? CANDID_PRECISION_EXACT : CANDID_PRECISION_FAST; break;
+        case PRECISION:
+            b.options.precision = strcmp(optarg, "exact") == 0 ? CANDID_PRECISION_EXACT : CANDID_PRECISION_FAST;
+            break;
         case PREFILL: b.prefill = atoi(optarg); break;
         case DECODE: b.decode = atoi(optarg); break;
         case ROWS: b.rows = atoi(optarg); break;

@@ -78,7 +78,8 @@ static int answer(struct run *run, const char *name, char **paths, size_t n) {
     }
     if (status != CANDID_OK) {
         progress_clear(&run->progress);
-        complain("%s%s%s", strstr(error.message, name) ? "" : name, strstr(error.message, name) ? "" : ": ", error.message);
+        complain("%s%s%s", strstr(error.message, name) ? "" : name, strstr(error.message, name) ? "" : ": ",
+                 error.message);
         return EXIT_ITEM;
     }
     int code = EXIT_OK;
@@ -194,12 +195,13 @@ static int run_command(int argc, char **argv, const char *help, const char *defa
 }
 
 int command_caption(int argc, char **argv) {
-    return run_command(argc, argv,
-                       "Usage: candid caption [options] IMAGE...|DIR\n\n"
-                       "Describes each image. The answer goes to standard output (streamed on a terminal), the speed line\n"
-                       "to standard error.\n\n"
-                       "  --prompt TEXT           instead of \"Please help me describe the image in detail.\"\n",
-                       caption_prompt);
+    return run_command(
+        argc, argv,
+        "Usage: candid caption [options] IMAGE...|DIR\n\n"
+        "Describes each image. The answer goes to standard output (streamed on a terminal), the speed line\n"
+        "to standard error.\n\n"
+        "  --prompt TEXT           instead of \"Please help me describe the image in detail.\"\n",
+        caption_prompt);
 }
 
 int command_ask(int argc, char **argv) {

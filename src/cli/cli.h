@@ -10,10 +10,10 @@
 /* Documented in --help and README. */
 enum exit_code {
     EXIT_OK = 0,
-    EXIT_ITEM = 1,        /* at least one image failed; the others were done */
-    EXIT_USAGE = 2,       /* wrong command line */
-    EXIT_MODEL = 3,       /* the model cannot be opened */
-    EXIT_OUTPUT = 4,      /* the output cannot be written */
+    EXIT_ITEM = 1,          /* at least one image failed; the others were done */
+    EXIT_USAGE = 2,         /* wrong command line */
+    EXIT_MODEL = 3,         /* the model cannot be opened */
+    EXIT_OUTPUT = 4,        /* the output cannot be written */
     EXIT_INTERRUPTED = 130, /* Ctrl-C */
 };
 

@@ -4,22 +4,21 @@
 
 #include "cli/cli.h"
 
-static const char usage[] =
-    "candid - a vision-language runtime that says what it sees\n"
-    "\n"
-    "Usage:\n"
-    "  candid caption IMAGE...|DIR   describe images\n"
-    "  candid ask -q QUESTION IMAGE...\n"
-    "                                answer a question about each image\n"
-    "  candid model [FILE...]        show what is in a model file\n"
-    "  candid bench                  measure prefill, decode and image encoding\n"
-    "  candid COMMAND --help         options of a command\n"
-    "  candid --version\n"
-    "\n"
-    "Without --model the embedded demo model is used: a toy that proves the pipeline.\n"
-    "\n"
-    "Exit codes: 0 done; 1 an image failed, the others were done; 2 wrong command line;\n"
-    "3 the model cannot be opened; 4 the output cannot be written; 130 interrupted.\n";
+static const char usage[] = "candid - a vision-language runtime that says what it sees\n"
+                            "\n"
+                            "Usage:\n"
+                            "  candid caption IMAGE...|DIR   describe images\n"
+                            "  candid ask -q QUESTION IMAGE...\n"
+                            "                                answer a question about each image\n"
+                            "  candid model [FILE...]        show what is in a model file\n"
+                            "  candid bench                  measure prefill, decode and image encoding\n"
+                            "  candid COMMAND --help         options of a command\n"
+                            "  candid --version\n"
+                            "\n"
+                            "Without --model the embedded demo model is used: a toy that proves the pipeline.\n"
+                            "\n"
+                            "Exit codes: 0 done; 1 an image failed, the others were done; 2 wrong command line;\n"
+                            "3 the model cannot be opened; 4 the output cannot be written; 130 interrupted.\n";
 
 void complain(const char *format, ...) {
     va_list args;

@@ -31,8 +31,9 @@ static void print_types(const struct gguf *gguf) {
 static int describe(const char *path, bool verbose) {
     struct gguf *gguf;
     candid_error error;
-    candid_status status = path ? gguf_open(path, &gguf, &error)
-                                : gguf_open_memory(demo_model_begin, demo_model_size(), "(embedded demo model)", &gguf, &error);
+    candid_status status =
+        path ? gguf_open(path, &gguf, &error)
+             : gguf_open_memory(demo_model_begin, demo_model_size(), "(embedded demo model)", &gguf, &error);
     if (status != CANDID_OK) {
         complain("%s", error.message);
         return EXIT_MODEL;

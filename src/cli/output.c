@@ -12,9 +12,9 @@
 struct output {
     const char *path;
     bool lines;
-    int fd;        /* lines: open for appending */
-    cJSON *array;  /* not lines */
-    char **held;   /* "image\nprompt" of each resumed line, sorted */
+    int fd;       /* lines: open for appending */
+    cJSON *array; /* not lines */
+    char **held;  /* "image\nprompt" of each resumed line, sorted */
     size_t n_held;
 };
 
@@ -99,8 +99,8 @@ static int resume(struct output *out) {
     for (char *end; (end = strchr(line, '\n')); line = end + 1, line_number++) {
         *end = '\0';
         if (!hold_line(out, line)) {
-            complain("%s: line %d: expected a JSON object with \"image\" and \"prompt\"; not resuming over it", out->path,
-                     line_number);
+            complain("%s: line %d: expected a JSON object with \"image\" and \"prompt\"; not resuming over it",
+                     out->path, line_number);
             free(text);
             return EXIT_OUTPUT;
         }

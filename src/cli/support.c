@@ -29,8 +29,9 @@ int open_model(const struct run_options *o, candid_model **out) {
     if (o->model) {
         status = candid_model_open(o->model, &params, out, &error);
     } else {
-        fputs("candid: using the embedded demo model, a toy that knows emoji scenes only; give --model for a real one\n",
-              stderr);
+        fputs(
+            "candid: using the embedded demo model, a toy that knows emoji scenes only; give --model for a real one\n",
+            stderr);
         status = candid_model_open_memory(demo_model_begin, demo_model_size(), &params, out, &error);
     }
     if (status != CANDID_OK) {

@@ -36,6 +36,6 @@ const char *candid_status_name(candid_status status) {
 
 const char *candid_version(void) {
 #define STRING_(x) #x
-#define STRING(x) STRING_(x)
+#define STRING(x)  STRING_(x)
     return STRING(CANDID_VERSION_MAJOR) "." STRING(CANDID_VERSION_MINOR) "." STRING(CANDID_VERSION_PATCH);
 }

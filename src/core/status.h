@@ -4,7 +4,8 @@
 
 #include "candid/candid.h"
 
-/* Stores `status` and the formatted sentence in *error (may be NULL) and returns `status`. Overlong messages are cut. */
+/* Stores `status` and the formatted sentence in *error (may be NULL) and returns `status`. Overlong messages are cut.
+ */
 candid_status fail(candid_error *error, candid_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -12,21 +13,21 @@ candid_status fail(candid_error *error, candid_status status, const char *format
 candid_status fail_memory(candid_error *error, const char *what, size_t bytes);
 
 /* Returns from the calling function when `call` does not give CANDID_OK. */
-#define TRY(call)                             \
-    do {                                      \
-        candid_status try_status_ = (call);   \
-        if (try_status_ != CANDID_OK) {       \
-            return try_status_;               \
-        }                                     \
+#define TRY(call)                                                                                                      \
+    do {                                                                                                               \
+        candid_status try_status_ = (call);                                                                            \
+        if (try_status_ != CANDID_OK) {                                                                                \
+            return try_status_;                                                                                        \
+        }                                                                                                              \
     } while (0)
 
 /* The same where there is something to release: goes to `label` with the status in `status`. */
-#define TRY_GOTO(call, status, label)         \
-    do {                                      \
-        (status) = (call);                    \
-        if ((status) != CANDID_OK) {          \
-            goto label;                       \
-        }                                     \
+#define TRY_GOTO(call, status, label)                                                                                  \
+    do {                                                                                                               \
+        (status) = (call);                                                                                             \
+        if ((status) != CANDID_OK) {                                                                                   \
+            goto label;                                                                                                \
+        }                                                                                                              \
     } while (0)
 
 #endif

@@ -15,7 +15,8 @@ int prompt_length(const struct prompt *prompt, int image_tokens) {
     return length;
 }
 
-/* The prompt as rows of the decoder: text tokens and visual tokens, positions 0, 1, 2, …; only the last wants logits. */
+/* The prompt as rows of the decoder: text tokens and visual tokens, positions 0, 1, 2, …; only the last wants logits.
+ */
 static void prompt_rows(const struct generation *g, struct forward_row *rows) {
     int n = 0;
     for (size_t i = 0; i < g->prompt->n_chunks; i++) {
@@ -57,8 +58,7 @@ static double kv_bytes(const struct kv_seq *seq) {
 /* Picks a token, records it, streams its text. *more: whether another step follows. */
 static candid_status take_token(const struct generation *g, float *logits, struct generated *out, bool *more,
                                 candid_error *error) {
-    out->stats.fingerprint =
-        crc32_update(out->stats.fingerprint, logits, (size_t)g->weights->n_vocab * sizeof *logits);
+    out->stats.fingerprint = crc32_update(out->stats.fingerprint, logits, (size_t)g->weights->n_vocab * sizeof *logits);
     const int32_t token = sampler_pick(g->sampler, logits);
     if (token < 0) {
         return fail(error, CANDID_ERROR_FORMAT, "logits of step %zu are not numbers: the model's weights are damaged",

@@ -14,14 +14,14 @@ struct generation {
     struct llama *llama;
     const struct llama_weights *weights;
     const struct tokenizer *tokenizer;
-    struct kv_seq *seq;           /* empty sequence with its layout still empty */
+    struct kv_seq *seq; /* empty sequence with its layout still empty */
     const struct prompt *prompt;
-    const float *visual_tokens;   /* device (images, image_tokens, n_embd) */
-    int image_tokens;             /* visual tokens per image */
-    int grid;                     /* patches per side */
+    const float *visual_tokens; /* device (images, image_tokens, n_embd) */
+    int image_tokens;           /* visual tokens per image */
+    int grid;                   /* patches per side */
     struct sampler *sampler;
-    int max_new_tokens;           /* >= 1; prompt + max_new_tokens fit in the context */
-    struct text_stream *stream;   /* receives the text */
+    int max_new_tokens;              /* >= 1; prompt + max_new_tokens fit in the context */
+    struct text_stream *stream;      /* receives the text */
     const struct observer *observer; /* may be NULL; its `cancelled` is polled */
 };
 

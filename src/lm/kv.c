@@ -11,10 +11,10 @@ struct kv_cache {
     struct kv_shape shape;
     size_t block_bytes;
     int max_blocks;
-    int n_blocks;     /* blocks that have memory: ids 0 .. n_blocks-1 */
-    void **memory;    /* [max_blocks] device */
-    int *refcount;    /* [max_blocks], 0: on the free list */
-    int *free_ids;    /* [max_blocks] stack */
+    int n_blocks;  /* blocks that have memory: ids 0 .. n_blocks-1 */
+    void **memory; /* [max_blocks] device */
+    int *refcount; /* [max_blocks], 0: on the free list */
+    int *free_ids; /* [max_blocks] stack */
     int n_free;
 };
 

@@ -21,7 +21,8 @@ struct kv_seq {
     int n_blocks, capacity;
     int length;  /* tokens stored */
     int pending; /* slots handed out by kv_next_slot and not yet committed */
-    struct layout layout; /* what each stored position is; maintained by the owner of the sequence, cut and copied here */
+    struct layout
+        layout; /* what each stored position is; maintained by the owner of the sequence, cut and copied here */
 };
 
 /* max_tokens bounds the tokens of all sequences together, in whole blocks; memory is taken block by block as needed. */

@@ -16,15 +16,15 @@ struct llama {
     int max_rows;
 
     /* device buffers, rows = max_rows */
-    float *x;        /* (rows, n_embd) residual stream */
-    float *normed;   /* (rows, n_embd) */
-    float *q;        /* (rows, n_head*head_dim) */
-    float *k, *v;    /* (rows, n_head_kv*head_dim) */
-    float *heads;    /* (rows, n_head*head_dim) head outputs before the output projection */
+    float *x;         /* (rows, n_embd) residual stream */
+    float *normed;    /* (rows, n_embd) */
+    float *q;         /* (rows, n_head*head_dim) */
+    float *k, *v;     /* (rows, n_head_kv*head_dim) */
+    float *heads;     /* (rows, n_head*head_dim) head outputs before the output projection */
     float *projected; /* (rows, n_embd) output of a projection, added to x */
     float *gate, *up; /* (rows, n_ff) */
-    float *rope;     /* (rows, rope.n_dims/2, 2) */
-    float *logits;   /* (logit_rows, n_vocab), grown on demand */
+    float *rope;      /* (rows, rope.n_dims/2, 2) */
+    float *logits;    /* (logit_rows, n_vocab), grown on demand */
     int logit_rows;
 
     /* host */
@@ -81,8 +81,7 @@ void llama_free(struct llama *m) {
     if (!m) {
         return;
     }
-    float *device[] = {m->x,         m->normed, m->q,  m->k,    m->v,     m->heads,
-                       m->projected, m->gate,   m->up, m->rope, m->logits};
+    float *device[] = {m->x, m->normed, m->q, m->k, m->v, m->heads, m->projected, m->gate, m->up, m->rope, m->logits};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
         m->b->ops->release(m->b, device[i]);
     }
@@ -269,7 +268,8 @@ static candid_status run_layers(struct llama *m, const struct forward_row *rows,
 
         /* h = RMSNorm(x);  q, k, v = Wq h, Wk h, Wv h;  q, k rotated */
         op->rms_norm(b, m->normed, m->x, layer->attn_norm, n_rows, n_embd, w->rms_eps);
-        struct linear_job qkv[] = {{&layer->attn_q, NULL, m->q}, {&layer->attn_k, NULL, m->k}, {&layer->attn_v, NULL, m->v}};
+        struct linear_job qkv[] = {
+            {&layer->attn_q, NULL, m->q}, {&layer->attn_k, NULL, m->k}, {&layer->attn_v, NULL, m->v}};
         TRY(op->linear(b, m->normed, n_rows, n_embd, qkv, 3, error));
         op->rope(b, m->q, m->rope, n_rows, w->n_head, w->head_dim, &w->rope);
         op->rope(b, m->k, m->rope, n_rows, w->n_head_kv, w->head_dim, &w->rope);

@@ -9,10 +9,11 @@
 
 enum site {
     SITE_IMAGE,            /* preprocessed pixels (3, size, size) of one image */
-    SITE_VISION_ATTENTION, /* image encoder, per layer: probabilities (tokens*heads, tokens), row = token*heads + head */
-    SITE_VISION_HIDDEN,    /* image encoder, per layer: block output (tokens, n_embd); layer -1: embeddings after pre-LN */
-    SITE_VISUAL_TOKENS,    /* projected tokens (grid*grid, n_embd of the decoder) */
-    SITE_POSITIONS,        /* position per row, as f32 (rows, 1) */
+    SITE_VISION_ATTENTION, /* image encoder, per layer: probabilities (tokens*heads, tokens), row = token*heads + head
+                            */
+    SITE_VISION_HIDDEN, /* image encoder, per layer: block output (tokens, n_embd); layer -1: embeddings after pre-LN */
+    SITE_VISUAL_TOKENS, /* projected tokens (grid*grid, n_embd of the decoder) */
+    SITE_POSITIONS,     /* position per row, as f32 (rows, 1) */
     SITE_ATTENTION_SCORES, /* per layer: pre-softmax scores (rows*heads, max_keys), row = row*heads + head */
     SITE_ATTENTION_PROBS,  /* per layer: post-softmax probabilities, same shape */
     SITE_HEAD_OUTPUT,      /* per layer: head vectors before the output projection (rows, n_head*head_dim) */
@@ -24,8 +25,8 @@ enum site {
 
 static inline const char *site_name(enum site site) {
     static const char *const names[SITE_COUNT] = {
-        "image",         "vision.attention", "vision.hidden",    "visual_tokens", "positions", "attention.scores",
-        "attention.probs", "head_output",    "hidden",           "early_logits",  "logits",
+        "image",           "vision.attention", "vision.hidden", "visual_tokens", "positions", "attention.scores",
+        "attention.probs", "head_output",      "hidden",        "early_logits",  "logits",
     };
     return site >= 0 && site < SITE_COUNT ? names[site] : "unknown";
 }

@@ -107,7 +107,8 @@ static void a_context_can_be_used_again(void **state) {
     const candid_result *first, *again, *pair, *text;
     assert_int_equal(candid_generate(context, both, 1, "cat", &p, &first, NULL), CANDID_OK);
     assert_int_equal(candid_generate(context, both, 2, "cat", &p, &pair, NULL), CANDID_OK);
-    assert_int_equal(pair->stats.n_prompt, first->stats.n_prompt + 4 + (pair->stats.n_prompt - first->stats.n_prompt - 4));
+    assert_int_equal(pair->stats.n_prompt,
+                     first->stats.n_prompt + 4 + (pair->stats.n_prompt - first->stats.n_prompt - 4));
     assert_true(pair->stats.n_prompt >= first->stats.n_prompt + 4);
     assert_int_equal(candid_generate(context, both, 1, "cat", &p, &again, NULL), CANDID_OK);
     assert_int_equal(first->stats.fingerprint, again->stats.fingerprint);

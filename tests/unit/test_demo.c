@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
 #include <cJSON.h>
+#include <cmocka.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,7 +77,8 @@ static void prompt_ids_are_those_of_the_training(void **state) {
     candid_model *model = open_demo(CANDID_PRECISION_FAST);
     char *text;
     struct prompt prompt;
-    assert_int_equal(prompt_render(model->conversation, field(reference, "prompt")->valuestring, 1, &text, NULL), CANDID_OK);
+    assert_int_equal(prompt_render(model->conversation, field(reference, "prompt")->valuestring, 1, &text, NULL),
+                     CANDID_OK);
     assert_int_equal(prompt_tokenize(model->tokenizer, text, &prompt, NULL), CANDID_OK);
     assert_int_equal(prompt.n_chunks, 3);
     assert_int_equal(prompt.chunks[1].image, 0);
@@ -123,7 +124,8 @@ static double visual_token_error(candid_precision precision) {
     cJSON_ArrayForEach(scene, field(reference, "scenes")) {
         candid_image *image = load(scene);
         assert_int_equal(
-            image_preprocess(image, CANDID_PREPROCESS_PAD, size, model->clip.mean, model->clip.std, pixels, NULL), CANDID_OK);
+            image_preprocess(image, CANDID_PREPROCESS_PAD, size, model->clip.mean, model->clip.std, pixels, NULL),
+            CANDID_OK);
         assert_int_equal(clip_encode(clip, pixels, tokens, NULL, NULL), CANDID_OK);
         const cJSON *row;
         cJSON_ArrayForEach(row, field(scene, "projector")) {

@@ -70,7 +70,8 @@ static double *naive_forward(const struct gguf *gguf, const struct llama_weights
     double *x = calloc((size_t)(n * d), sizeof *x), *normed = calloc((size_t)d, sizeof *x);
     double *q = calloc((size_t)(n * n_q), sizeof *x), *k = calloc((size_t)(n * n_kv), sizeof *x);
     double *v = calloc((size_t)(n * n_kv), sizeof *x), *heads = calloc((size_t)n_q, sizeof *x);
-    double *gate = calloc((size_t)h->n_ff, sizeof *x), *up = calloc((size_t)h->n_ff, sizeof *x), *y = calloc((size_t)d, sizeof *x);
+    double *gate = calloc((size_t)h->n_ff, sizeof *x), *up = calloc((size_t)h->n_ff, sizeof *x),
+           *y = calloc((size_t)d, sizeof *x);
     double *probs = calloc((size_t)n, sizeof *x), *logits = calloc((size_t)(n * h->n_vocab), sizeof *x);
     float *table = tensor_values(gguf, "token_embd.weight");
     for (int t = 0; t < n; t++) {
@@ -82,7 +83,8 @@ static double *naive_forward(const struct gguf *gguf, const struct llama_weights
         float *an = layer_values(gguf, l, "attn_norm"), *wq = layer_values(gguf, l, "attn_q");
         float *wk = layer_values(gguf, l, "attn_k"), *wv = layer_values(gguf, l, "attn_v");
         float *wo = layer_values(gguf, l, "attn_output"), *fn = layer_values(gguf, l, "ffn_norm");
-        float *wg = layer_values(gguf, l, "ffn_gate"), *wu = layer_values(gguf, l, "ffn_up"), *wd = layer_values(gguf, l, "ffn_down");
+        float *wg = layer_values(gguf, l, "ffn_gate"), *wu = layer_values(gguf, l, "ffn_up"),
+              *wd = layer_values(gguf, l, "ffn_down");
         for (int t = 0; t < n; t++) {
             normalise(normed, x + t * d, an, d, h->rms_eps);
             product(q + t * n_q, wq, normed, n_q, d);
@@ -158,7 +160,8 @@ struct fixture {
     struct llama *llama;
 };
 
-static void open_fixture(struct fixture *f, const struct tiny_model_options *o, candid_precision precision, int max_rows) {
+static void open_fixture(struct fixture *f, const struct tiny_model_options *o, candid_precision precision,
+                         int max_rows) {
     candid_error error = {.message = ""};
     memset(f, 0, sizeof *f);
     assert_int_equal(tiny_model_write(MODEL_PATH, o), 0);
@@ -193,10 +196,12 @@ static void feed(struct fixture *f, struct kv_seq *seq, int begin, int end, int 
     for (int at = begin; at < end;) {
         int n = end - at < chunk ? end - at : chunk;
         for (int i = 0; i < n; i++) {
-            rows[i] = (struct forward_row){.seq = seq, .token = token_at(f, at + i), .position = at + i, .want_logits = true};
+            rows[i] =
+                (struct forward_row){.seq = seq, .token = token_at(f, at + i), .position = at + i, .want_logits = true};
         }
         candid_error error;
-        if (llama_forward(f->llama, rows, n, NULL, logits + (size_t)(at - begin) * (size_t)f->weights.n_vocab, &error)) {
+        if (llama_forward(f->llama, rows, n, NULL, logits + (size_t)(at - begin) * (size_t)f->weights.n_vocab,
+                          &error)) {
             fail_msg("%s", error.message);
         }
         at += n;
@@ -250,16 +255,18 @@ static void exact_path_computes_the_model(void **state) {
 
 static void every_type_runs_on_both_paths(void **state) {
     (void)state;
-    static const uint32_t types[] = {TYPE_F32, TYPE_F16, TYPE_BF16, TYPE_Q8_0, TYPE_Q4_0, TYPE_Q4_K, TYPE_Q5_K, TYPE_Q6_K};
+    static const uint32_t types[] = {TYPE_F32,  TYPE_F16,  TYPE_BF16, TYPE_Q8_0,
+                                     TYPE_Q4_0, TYPE_Q4_K, TYPE_Q5_K, TYPE_Q6_K};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         struct tiny_model_options o = tiny_model_options_wide(types[i]);
         double exact = error_against_naive(&o, CANDID_PRECISION_EXACT, 16);
         double prefill = error_against_naive(&o, CANDID_PRECISION_FAST, 64);
         double decode = error_against_naive(&o, CANDID_PRECISION_FAST, 1);
-        print_message("%-5s relative error: exact %.1e, fast prefill %.1e, fast decode %.1e\n", quant_type_name(types[i]), exact,
-                      prefill, decode);
-        /* Float weights meet f32 activations; quantised ones meet activations rounded to 8 bits, whose error these random
-         * weights, unlike trained ones, carry from layer to layer undamped. The f16 KV cache costs 5e-4 by itself. */
+        print_message("%-5s relative error: exact %.1e, fast prefill %.1e, fast decode %.1e\n",
+                      quant_type_name(types[i]), exact, prefill, decode);
+        /* Float weights meet f32 activations; quantised ones meet activations rounded to 8 bits, whose error these
+         * random weights, unlike trained ones, carry from layer to layer undamped. The f16 KV cache costs 5e-4 by
+         * itself. */
         const double bound = quant_block_values(types[i]) == 1 ? 2e-3 : 5e-2;
         assert_true(exact < 1e-5);
         assert_true(prefill < bound);
@@ -297,8 +304,10 @@ static void a_mixed_batch_equals_each_sequence_alone(void **state) {
                 if (i < count[s]) {
                     order[n] = s;
                     nth[n] = i;
-                    rows[n++] = (struct forward_row){
-                        .seq = seqs[s], .token = token_at(&f, begin[s] + i), .position = begin[s] + i, .want_logits = true};
+                    rows[n++] = (struct forward_row){.seq = seqs[s],
+                                                     .token = token_at(&f, begin[s] + i),
+                                                     .position = begin[s] + i,
+                                                     .want_logits = true};
                 }
             }
         }
@@ -331,7 +340,8 @@ static void only_wanted_rows_give_logits(void **state) {
     feed(&f, a, 0, 6, 6, all);
     struct forward_row rows[6];
     for (int i = 0; i < 6; i++) {
-        rows[i] = (struct forward_row){.seq = b, .token = token_at(&f, i), .position = i, .want_logits = i == 2 || i == 5};
+        rows[i] =
+            (struct forward_row){.seq = b, .token = token_at(&f, i), .position = i, .want_logits = i == 2 || i == 5};
     }
     assert_int_equal(llama_forward(f.llama, rows, 6, NULL, some, NULL), CANDID_OK);
     assert_memory_equal(some, all + 2 * n_vocab, n_vocab * sizeof *all);

@@ -51,12 +51,15 @@ static void invalid_bytes_become_replacement_characters(void **state) {
     static const struct {
         const char *in, *out;
     } cases[] = {
-        {"a\xff""b", "a\xef\xbf\xbd""b"},
-        {"\xc0\xaf", "\xef\xbf\xbd\xef\xbf\xbd"},             /* overlong */
+        {"a\xff"
+         "b",
+         "a\xef\xbf\xbd"
+         "b"},
+        {"\xc0\xaf", "\xef\xbf\xbd\xef\xbf\xbd"},                 /* overlong */
         {"\xe0\x80\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}, /* overlong */
         {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}, /* surrogate */
         {"\xf4\x90\x80\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
-        {"\xe2\x82", "\xef\xbf\xbd"},                          /* cut short */
+        {"\xe2\x82", "\xef\xbf\xbd"}, /* cut short */
         {"\xe2\x82z", "\xef\xbf\xbdz"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -35,7 +35,8 @@ static struct cpu_backend *cpu_of(struct backend *b) {
     return (struct cpu_backend *)b;
 }
 
-/* Weight rows a thread takes at a time: long enough a stream for the prefetcher, a multiple of a cache line of outputs. */
+/* Weight rows a thread takes at a time: long enough a stream for the prefetcher, a multiple of a cache line of outputs.
+ */
 #define CHUNK_ROWS 128
 
 /* Threads for `work` multiply-adds (or bytes of weights): waking a second thread for less than this costs more than it
@@ -84,7 +85,7 @@ static void multiply_jobs(struct cpu_backend *c, uint32_t type, int n_in, int n_
         bytes += (double)quant_row_bytes(type, n_in) * jobs[j].w->n_out;
         n_chunks += (jobs[j].w->n_out - 1) / CHUNK_ROWS + 1;
     }
-#pragma omp parallel for num_threads(threads_for(c, bytes * n_rows)) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(threads_for(c, bytes *n_rows)) schedule(dynamic, 1)
     for (int chunk = 0; chunk < n_chunks; chunk++) {
         const struct linear_job *job = jobs;
         int begin = chunk * CHUNK_ROWS;
@@ -160,7 +161,7 @@ static void cpu_rms_norm(struct backend *b, float *out, const float *x, const fl
         reference_rms_norm(out, x, weight, n_rows, n, eps, c->n_threads);
         return;
     }
-#pragma omp parallel for num_threads(threads_for(c, (double)n_rows * n)) schedule(static)
+#pragma omp parallel for num_threads(threads_for(c, (double)n_rows *n)) schedule(static)
     for (int r = 0; r < n_rows; r++) {
         c->vec->rms_norm(out + (size_t)r * columns, x + (size_t)r * columns, weight, columns, eps);
     }
@@ -221,7 +222,8 @@ static void cpu_gelu(struct backend *b, float *x, size_t n, enum gelu_kind kind)
 
 /* ---- rotary positions --------------------------------------------------------------------------- */
 
-/* Angles in f32 in the order of transformers' LlamaRotaryEmbedding: inv_freq = 1 / base^(2i/d), angle = pos * inv_freq. */
+/* Angles in f32 in the order of transformers' LlamaRotaryEmbedding: inv_freq = 1 / base^(2i/d), angle = pos * inv_freq.
+ */
 static void cpu_rope_table(struct backend *b, float *table, const int32_t *positions, int n_rows,
                            const struct rope_params *params) {
     const int half = params->n_dims / 2;
@@ -243,9 +245,9 @@ static void cpu_rope_table(struct backend *b, float *table, const int32_t *posit
 static void cpu_rope(struct backend *b, float *x, const float *table, int n_rows, int n_head, int head_dim,
                      const struct rope_params *params) {
     const int half = params->n_dims / 2;
-    const int stride = params->adjacent_pairs ? 2 : 1;       /* from one pair's first value to the next */
-    const int partner = params->adjacent_pairs ? 1 : half;   /* from a pair's first value to its second */
-#pragma omp parallel for num_threads(threads_for(cpu_of(b), (double)n_rows * n_head * head_dim)) schedule(static)
+    const int stride = params->adjacent_pairs ? 2 : 1;     /* from one pair's first value to the next */
+    const int partner = params->adjacent_pairs ? 1 : half; /* from a pair's first value to its second */
+#pragma omp parallel for num_threads(threads_for(cpu_of(b), (double)n_rows *n_head *head_dim)) schedule(static)
     for (int r = 0; r < n_rows; r++) {
         const float *angles = table + (size_t)r * (size_t)half * 2;
         for (int h = 0; h < n_head; h++) {
@@ -334,7 +336,8 @@ candid_status backend_cpu_create(candid_precision precision, int n_threads, cons
     c->n_threads = n_threads > 0 ? n_threads : omp_get_num_procs();
     c->features = cpu_detect();
     if (c->exact) {
-        snprintf(c->base.description, sizeof c->base.description, "cpu exact (f32 reference), %d threads", c->n_threads);
+        snprintf(c->base.description, sizeof c->base.description, "cpu exact (f32 reference), %d threads",
+                 c->n_threads);
     } else {
         c->matvec = matvec_kernels_get(c->features.isa);
         c->vec = vec_kernels_get(c->features.isa);

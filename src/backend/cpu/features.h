@@ -13,8 +13,8 @@ enum cpu_isa {
 };
 
 struct cpu_features {
-    enum cpu_isa isa;    /* best family both this build and this processor have */
-    bool bf16_matmul;    /* AVX-512-BF16 or AMX-BF16: oneDNN multiplies bf16 in hardware */
+    enum cpu_isa isa; /* best family both this build and this processor have */
+    bool bf16_matmul; /* AVX-512-BF16 or AMX-BF16: oneDNN multiplies bf16 in hardware */
 };
 
 struct cpu_features cpu_detect(void);

@@ -49,7 +49,8 @@ candid_status reference_linear(const float *x, int n_rows, int n_in, const struc
                 quant_dequantize(w->type, (const char *)w->data + (size_t)o * row_bytes, row, n_in);
                 for (int r = 0; r < n_rows; r++) {
                     float bias = job->bias ? job->bias[o] : 0.0f;
-                    job->out[(size_t)r * (size_t)w->n_out + (size_t)o] = dot(row, x + (size_t)r * (size_t)n_in, n_in) + bias;
+                    job->out[(size_t)r * (size_t)w->n_out + (size_t)o] =
+                        dot(row, x + (size_t)r * (size_t)n_in, n_in) + bias;
                 }
             }
         }
