@@ -14,5 +14,7 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/candidConfigVersion.cmake
 install(FILES ${PROJECT_BINARY_DIR}/candidConfig.cmake ${PROJECT_BINARY_DIR}/candidConfigVersion.cmake
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/candid)
 
+# Relative to the file itself, so that `cmake --install --prefix` and moved trees work.
+file(RELATIVE_PATH PC_PREFIX_UP /${CMAKE_INSTALL_LIBDIR} /)
 configure_file(cmake/candid.pc.in ${PROJECT_BINARY_DIR}/candid.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/candid.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

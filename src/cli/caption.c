@@ -82,14 +82,17 @@ static int answer(struct run *run, const char *name, char **paths, size_t n) {
                  error.message);
         return EXIT_ITEM;
     }
-    int code = EXIT_OK;
     if (run->stream) {
         putchar('\n');
     } else if (run->print_text) {
         printf(run->named ? "%s: %s\n" : "%.0s%s\n", name, result->text);
         fflush(stdout);
     }
-    code = output_add(run->output, &run->options, name, run->options.prompt, result);
+    int code = output_add(run->output, &run->options, name, run->options.prompt, result);
+    if (run->print_text && ferror(stdout)) {
+        complain("cannot write to standard output");
+        code = EXIT_OUTPUT;
+    }
     if (run->options.verbose) {
         progress_clear(&run->progress);
         print_speed(stderr, &result->stats);
