@@ -62,7 +62,7 @@ static candid_generate_params short_answer(void) {
     return p;
 }
 
-static void two_files_equal_one_file(void **state) {
+static void two_files_work_as_one(void **state) {
     (void)state;
     candid_model_params params = candid_model_params_default();
     candid_model *one = open_ok(MODEL_PATH, &params);
@@ -76,21 +76,22 @@ static void two_files_equal_one_file(void **state) {
     candid_image *image = test_image(7);
     const candid_image *images[] = {image};
     candid_generate_params p = short_answer();
-    uint32_t fingerprints[2];
+    uint32_t text_only[2];
     candid_model *models[] = {one, two};
     for (int i = 0; i < 2; i++) {
         candid_context *context;
         const candid_result *result;
         assert_int_equal(candid_context_create(models[i], NULL, &context, NULL), CANDID_OK);
         assert_int_equal(candid_generate(context, images, 1, "what is this", &p, &result, NULL), CANDID_OK);
-        fingerprints[i] = result->stats.fingerprint;
         assert_true(result->n_tokens >= 1 && result->n_tokens <= 12);
         assert_int_equal(result->stats.n_generated, result->n_tokens);
         candid_result_free(result);
+        assert_int_equal(candid_generate(context, NULL, 0, "what is this", &p, &result, NULL), CANDID_OK);
+        text_only[i] = result->stats.fingerprint;
+        candid_result_free(result);
         candid_context_free(context);
     }
-    /* The two writes draw different random weights only if the fixture changes; the language model half comes first. */
-    (void)fingerprints;
+    assert_int_equal(text_only[0], text_only[1]); /* the same decoder, alone in its file or not */
     candid_image_free(image);
     candid_model_free(one);
     candid_model_free(two);
@@ -107,9 +108,7 @@ static void a_context_can_be_used_again(void **state) {
     const candid_result *first, *again, *pair, *text;
     assert_int_equal(candid_generate(context, both, 1, "cat", &p, &first, NULL), CANDID_OK);
     assert_int_equal(candid_generate(context, both, 2, "cat", &p, &pair, NULL), CANDID_OK);
-    assert_int_equal(pair->stats.n_prompt,
-                     first->stats.n_prompt + 4 + (pair->stats.n_prompt - first->stats.n_prompt - 4));
-    assert_true(pair->stats.n_prompt >= first->stats.n_prompt + 4);
+    assert_true(pair->stats.n_prompt > first->stats.n_prompt + 4); /* four visual tokens and the newline before them */
     assert_int_equal(candid_generate(context, both, 1, "cat", &p, &again, NULL), CANDID_OK);
     assert_int_equal(first->stats.fingerprint, again->stats.fingerprint);
     candid_result_free(again);
@@ -329,7 +328,7 @@ static void freeing_nothing_is_fine(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(two_files_equal_one_file),
+        cmocka_unit_test(two_files_work_as_one),
         cmocka_unit_test(a_context_can_be_used_again),
         cmocka_unit_test(mistakes_are_errors_with_a_sentence),
         cmocka_unit_test(shorter_structs_keep_defaults),
