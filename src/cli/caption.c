@@ -105,8 +105,9 @@ static int answer(struct run *run, const char *name, char **paths, size_t n) {
 
 /* All images, one request each (or one for all with --together). */
 static int answer_all(struct run *run) {
-    if (run->options.together || run->n_paths == 0) {
-        return answer(run, run->n_paths ? run->paths[0] : "(no image)", run->paths, run->n_paths);
+    if (run->options.together) {
+        bool held = output_holds(run->output, run->paths[0], run->options.prompt);
+        return held ? EXIT_OK : answer(run, run->paths[0], run->paths, run->n_paths);
     }
     int worst = EXIT_OK;
     progress_start(&run->progress, run->n_paths);
@@ -141,12 +142,12 @@ static int run_images(struct run *run) {
     if (code != EXIT_OK) {
         return code;
     }
-    code = output_open(&run->options, &run->output);
-    if (code == EXIT_OK) {
-        code = open_model(&run->options, &run->model);
-    }
+    code = open_model(&run->options, &run->model);
     if (code == EXIT_OK) {
         code = open_context(run);
+    }
+    if (code == EXIT_OK) {
+        code = output_open(&run->options, &run->output);
     }
     if (code == EXIT_OK) {
         run->print_text = !run->output;

@@ -282,7 +282,9 @@ int output_close(struct output *out) {
     if (!out) {
         return EXIT_OK;
     }
-    int code = out->lines ? EXIT_OK : write_array(out);
+    /* A run without any result must not replace the results of an earlier one. */
+    bool nothing = out->lines || cJSON_GetArraySize(out->array) == 0;
+    int code = nothing ? EXIT_OK : write_array(out);
     output_free(out);
     return code;
 }

@@ -3,6 +3,7 @@
 . "$SOURCE_DIR/tests/cli/common.sh"
 mkdir "$work/images"
 for f in $(ls "$heldout"/*.png | head -24); do cp "$f" "$work/images/"; done
+image_pair=($(ls "$work/images/"*.png | head -2))
 total=$(ls "$work/images" | wc -l)
 
 run 0 "$CANDID" caption --jsonl "$work/whole.jsonl" "$work/images"
@@ -34,6 +35,10 @@ run 0 "$CANDID" caption --resume --jsonl "$work/killed.jsonl" "$work/images"
 [ "$(wc -l <"$work/killed.jsonl")" = "$total" ] || fail "a finished run was repeated"
 run 0 "$CANDID" ask -q "Is there a dog in the image?" --resume --jsonl "$work/killed.jsonl" "$work/images"
 [ "$(wc -l <"$work/killed.jsonl")" = $((2 * total)) ] || fail "another question was skipped"
+
+# One request for several images is resumed like any other.
+for _ in 1 2; do run 0 "$CANDID" caption --together --max-new-tokens 2 --resume --jsonl "$work/together.jsonl" "${image_pair[@]}"; done
+[ "$(wc -l <"$work/together.jsonl")" = 1 ] || fail "--together was repeated"
 
 # Ctrl-C
 for i in 1 2 3 4 5 6 7 8; do for f in "$work/images/"*; do echo "$f"; done; done >"$work/list"
