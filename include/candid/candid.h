@@ -1,7 +1,7 @@
 /*
  * candid: a vision-language runtime that says what it sees.
  *
- * Runs LLaVA-style models (CLIP image encoder, projector, LLaMA decoder) from GGUF files.
+ * Runs LLaVA-style models (CLIP image encoder, projector, LLaMA decoder) from GGUF files and Hugging Face directories.
  *
  * Conventions
  *   - Every call that can fail returns a candid_status. The sentence that explains a failure (what was
@@ -83,7 +83,7 @@ typedef enum candid_precision {
 
 typedef struct candid_model_params {
     size_t struct_size;
-    const char *mmproj_path;    /* image encoder + projector; NULL when the model file holds both */
+    const char *mmproj_path;    /* image encoder + projector, see candid_model_open; NULL when the model holds both */
     candid_precision precision; /* default FAST */
     int n_threads;              /* 0: all cores this process may use */
     candid_log_fn log;          /* NULL: silent. Must stay callable as long as the model lives */
@@ -92,8 +92,9 @@ typedef struct candid_model_params {
 
 CANDID_API candid_model_params candid_model_params_default(void);
 
-/* Opens a GGUF language model (and its mmproj). Files are memory-mapped and must not change meanwhile.
- * params may be NULL (defaults). On success *out is owned by the caller: candid_model_free. */
+/* Opens a GGUF language model (and its mmproj), or a Hugging Face directory with safetensors weights: llava-hf's LLaVA-1.5
+ * and LLaVA-NeXT, the original LLaVA's (its CLIP directory is mmproj_path then), LLaMA and Mistral. Files are
+ * memory-mapped, not converted, and must not change meanwhile. params may be NULL (defaults). On success *out is owned by the caller: candid_model_free. */
 CANDID_API candid_status candid_model_open(const char *path, const candid_model_params *params, candid_model **out,
                                            candid_error *error);
 
@@ -114,7 +115,7 @@ typedef struct candid_model_info {
     int n_layer, n_head, n_head_kv, n_embd, n_vocab;
     int n_ctx_train;     /* the context window the model was trained for, tokens */
     int image_size;      /* pixels, 0 without vision */
-    int image_tokens;    /* visual tokens per image, 0 without vision */
+    int image_tokens;    /* visual tokens per view of an image (LLaVA-NeXT takes several), 0 without vision */
     uint64_t file_bytes; /* size of the mapped files */
 } candid_model_info;
 
@@ -166,10 +167,12 @@ CANDID_API void candid_context_free(candid_context *context);
 
 /* ---- generation -------------------------------------------------------------------------------- */
 
-/* How an image becomes the encoder's square input (both bicubic, equal to Pillow byte for byte). */
+/* How an image becomes the encoder's square inputs (all bicubic, equal to Pillow byte for byte). */
 typedef enum candid_preprocess {
-    CANDID_PREPROCESS_PAD = 0, /* original LLaVA: pad to a square with the mean colour, then resize */
-    CANDID_PREPROCESS_CROP = 1 /* Hugging Face default: resize the shortest edge, then crop the centre */
+    CANDID_PREPROCESS_AUTO = 0,  /* what the model's files say; pad where they say nothing */
+    CANDID_PREPROCESS_PAD = 1,   /* original LLaVA-1.5: pad to a square with the mean colour, then resize */
+    CANDID_PREPROCESS_CROP = 2,  /* Hugging Face's LLaVA-1.5: resize the shortest edge, then crop the centre */
+    CANDID_PREPROCESS_ANYRES = 3 /* LLaVA-NeXT: the whole image and tiles of it; models made for it only */
 } candid_preprocess;
 
 typedef enum candid_finish {

@@ -16,14 +16,13 @@ void candid_context_free(candid_context *c) {
     if (!c) {
         return;
     }
-    clip_free(c->clip);
+    visual_free(c->visual);
     llama_free(c->llama);
     kv_cache_free(c->kv);
     if (c->backend) {
         c->backend->ops->release(c->backend, c->visual_tokens);
     }
     backend_destroy(c->backend);
-    free(c->pixels);
     free(c);
 }
 

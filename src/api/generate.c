@@ -9,6 +9,7 @@
 #include "core/status.h"
 #include "decode/generate.h"
 #include "vision/image.h"
+#include "vision/visual.h"
 
 #define DEFAULT_NEW_TOKENS 512
 
@@ -41,9 +42,9 @@ static candid_status check_params(const candid_generate_params *p, candid_error 
     if (p->max_new_tokens < 0) {
         return fail(error, CANDID_ERROR_ARGUMENT, "max_new_tokens: expected 0 or more, found %d", p->max_new_tokens);
     }
-    if (p->preprocess != CANDID_PREPROCESS_PAD && p->preprocess != CANDID_PREPROCESS_CROP) {
-        return fail(error, CANDID_ERROR_ARGUMENT, "preprocess: expected 0 (pad) or 1 (crop), found %d",
-                    (int)p->preprocess);
+    if (p->preprocess < CANDID_PREPROCESS_AUTO || p->preprocess > CANDID_PREPROCESS_ANYRES) {
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "preprocess: expected 0 (auto), 1 (pad), 2 (crop) or 3 (anyres), found %d", (int)p->preprocess);
     }
     if (p->n_stop > 0 && !p->stop) {
         return fail(error, CANDID_ERROR_ARGUMENT, "stop: expected %zu strings, found NULL", p->n_stop);
@@ -69,60 +70,62 @@ static candid_status fit_context(const candid_context *c, int n_prompt, int requ
     return CANDID_OK;
 }
 
-/* Makes room for the visual tokens of n images, and the encoder itself at the first image. */
-static candid_status prepare_vision(candid_context *c, size_t n_images, candid_error *error) {
+/* How each image is seen, and what it takes in the sequence. */
+static candid_status plan_images(const candid_context *c, const candid_image *const *images, size_t n_images,
+                                 candid_preprocess mode, struct visual_plan *plans, struct image_span *spans,
+                                 candid_error *error) {
+    for (size_t i = 0; i < n_images; i++) {
+        TRY(visual_plan_make(&c->model->clip, mode, images[i]->width, images[i]->height, &plans[i], error));
+        spans[i] = plans[i].span;
+    }
+    return CANDID_OK;
+}
+
+/* Makes room for n_tokens visual tokens, and the encoder itself at the first image. */
+static candid_status prepare_vision(candid_context *c, size_t n_tokens, candid_error *error) {
     const struct candid_model *m = c->model;
-    if (!c->clip) {
-        TRY(clip_create(&m->clip, m->llama.n_embd, c->backend, &c->clip, error));
+    if (!c->visual) {
+        TRY(visual_create(&m->clip, m->llama.n_embd, c->backend, &c->visual, error));
     }
-    const size_t side = (size_t)m->clip.image_size;
-    if (!c->pixels) {
-        c->pixels = malloc(3 * side * side * sizeof *c->pixels);
-        if (!c->pixels) {
-            return fail_memory(error, "image pixels", 3 * side * side * sizeof *c->pixels);
-        }
-    }
-    if (n_images > c->visual_capacity) {
+    if (n_tokens > c->visual_capacity) {
         c->backend->ops->release(c->backend, c->visual_tokens);
         c->visual_tokens = NULL;
         c->visual_capacity = 0;
         void *memory;
-        size_t per_image = (size_t)model_image_tokens(m) * (size_t)m->llama.n_embd * sizeof(float);
-        TRY(c->backend->ops->alloc(c->backend, n_images * per_image, &memory, error));
+        TRY(c->backend->ops->alloc(c->backend, n_tokens * (size_t)m->llama.n_embd * sizeof(float), &memory, error));
         c->visual_tokens = memory;
-        c->visual_capacity = n_images;
+        c->visual_capacity = n_tokens;
     }
     return CANDID_OK;
 }
 
 static candid_status encode_images(candid_context *c, const candid_image *const *images, size_t n_images,
-                                   const candid_generate_params *params, const struct observer *observer,
+                                   const struct visual_plan *plans, const struct observer *observer,
                                    candid_stats *stats, candid_error *error) {
-    if (n_images == 0) {
+    size_t n_tokens = 0;
+    for (size_t i = 0; i < n_images; i++) {
+        n_tokens += (size_t)plans[i].span.n_tokens;
+    }
+    if (n_tokens == 0) {
         return CANDID_OK;
     }
-    const struct clip_weights *w = &c->model->clip;
-    TRY(prepare_vision(c, n_images, error));
-    const size_t per_image = (size_t)model_image_tokens(c->model) * (size_t)c->model->llama.n_embd;
+    TRY(prepare_vision(c, n_tokens, error));
+    float *tokens = c->visual_tokens;
     for (size_t i = 0; i < n_images; i++) {
-        double start = clock_ms();
-        TRY(image_preprocess(images[i], params->preprocess, w->image_size, w->mean, w->std, c->pixels, error));
-        double preprocessed = clock_ms();
-        TRY(clip_encode(c->clip, c->pixels, c->visual_tokens + i * per_image, observer, error));
-        stats->load_ms += preprocessed - start;
-        stats->encode_ms += clock_ms() - preprocessed;
+        TRY(visual_encode(c->visual, images[i], &plans[i], tokens, observer, &stats->load_ms, &stats->encode_ms, error));
+        tokens += (size_t)plans[i].span.n_tokens * (size_t)c->model->llama.n_embd;
     }
     return CANDID_OK;
 }
 
 /* Generates into an allocated result. */
 static candid_status answer(candid_context *c, const candid_image *const *images, size_t n_images,
+                            const struct visual_plan *plans, const struct image_span *spans,
                             const struct prompt *prompt, const candid_generate_params *params, struct result *r,
                             candid_error *error) {
     const struct candid_model *m = c->model;
-    const int image_tokens = model_image_tokens(m);
     int max_new = 0;
-    TRY(fit_context(c, prompt_length(prompt, image_tokens), params->max_new_tokens, &max_new, error));
+    TRY(fit_context(c, prompt_length(prompt, spans), params->max_new_tokens, &max_new, error));
 
     struct observer observer = {.cancelled = params->should_cancel, .user_data = params->should_cancel_user_data};
     struct sampler_params sampling = {
@@ -144,7 +147,7 @@ static candid_status answer(candid_context *c, const candid_image *const *images
     candid_status status;
     TRY_GOTO(sampler_create(&sampling, m->llama.n_vocab, &sampler, error), status, done);
     TRY_GOTO(kv_seq_create(c->kv, &seq, error), status, done);
-    TRY_GOTO(encode_images(c, images, n_images, params, &observer, &r->public.stats, error), status, done);
+    TRY_GOTO(encode_images(c, images, n_images, plans, &observer, &r->public.stats, error), status, done);
 
     struct generation g = {
         .llama = c->llama,
@@ -152,9 +155,8 @@ static candid_status answer(candid_context *c, const candid_image *const *images
         .tokenizer = m->tokenizer,
         .seq = seq,
         .prompt = prompt,
+        .images = spans,
         .visual_tokens = c->visual_tokens,
-        .image_tokens = image_tokens,
-        .grid = m->has_vision ? m->clip.grid : 0,
         .sampler = sampler,
         .max_new_tokens = max_new,
         .stream = &stream,
@@ -216,10 +218,21 @@ candid_status candid_generate(candid_context *c, const candid_image *const *imag
     TRY(status);
 
     struct result *r = calloc(1, sizeof *r);
-    status = r ? answer(c, images, n_images, &prompt, &params, r, error) : fail_memory(error, "a result", sizeof *r);
+    struct visual_plan *plans = calloc(n_images + 1, sizeof *plans);
+    struct image_span *spans = calloc(n_images + 1, sizeof *spans);
+    if (!r || !plans || !spans) {
+        status = fail_memory(error, "a result", sizeof *r + n_images * (sizeof *plans + sizeof *spans));
+    } else {
+        status = plan_images(c, images, n_images, params.preprocess, plans, spans, error);
+    }
+    if (status == CANDID_OK) {
+        status = answer(c, images, n_images, plans, spans, &prompt, &params, r, error);
+    }
+    free(plans);
+    free(spans);
     prompt_free(&prompt);
     if (status != CANDID_OK) {
-        candid_result_free(&r->public);
+        candid_result_free(r ? &r->public : NULL);
         return status;
     }
     *out = &r->public;

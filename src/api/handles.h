@@ -7,7 +7,7 @@
 #include "lm/tokenizer.h"
 #include "model/gguf.h"
 #include "model/weights.h"
-#include "vision/clip.h"
+#include "vision/visual.h"
 
 struct candid_model {
     struct logger log;
@@ -30,13 +30,12 @@ struct candid_context {
     int n_ctx;
     struct kv_cache *kv;
     struct llama *llama;
-    struct clip *clip;      /* NULL until the first image */
-    float *visual_tokens;   /* device (images, grid*grid, n_embd), grown on demand */
-    size_t visual_capacity; /* images */
-    float *pixels;          /* host (3, image_size, image_size), NULL until the first image */
+    struct visual *visual;  /* NULL until the first image */
+    float *visual_tokens;   /* device (visual_capacity, n_embd), tokens of all images, grown on demand */
+    size_t visual_capacity; /* tokens */
 };
 
-/* Visual tokens per image. */
+/* Visual tokens per view of an image. */
 static inline int model_image_tokens(const struct candid_model *m) {
     return m->has_vision ? m->clip.grid * m->clip.grid : 0;
 }

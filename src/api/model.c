@@ -4,7 +4,9 @@
 
 #include "api/handles.h"
 #include "api/params.h"
+#include "core/file.h"
 #include "core/status.h"
+#include "model/hf.h"
 
 candid_model_params candid_model_params_default(void) {
     return (candid_model_params){.struct_size = sizeof(candid_model_params)};
@@ -78,8 +80,13 @@ static candid_status open_model(const char *path, const void *data, size_t size,
     m->precision = params.precision;
     m->n_threads = params.n_threads;
     m->name = "";
-    candid_status status = path ? gguf_open(path, &m->lm_file, error)
-                                : gguf_open_memory(data, size, "(model in memory)", &m->lm_file, error);
+    const bool directory = path && file_is_directory(path);
+    candid_status status = directory ? hf_open(path, params.mmproj_path, &m->lm_file, &m->log, error)
+                           : path    ? gguf_open(path, &m->lm_file, error)
+                                     : gguf_open_memory(data, size, "(model in memory)", &m->lm_file, error);
+    if (directory) { /* it has taken in the image encoder's directory */
+        params.mmproj_path = NULL;
+    }
     if (status == CANDID_OK) {
         status = load(m, &params, error);
     }

@@ -10,7 +10,10 @@ static const char usage[] = "candid - a vision-language runtime that says what i
                             "  candid caption IMAGE...|DIR   describe images\n"
                             "  candid ask -q QUESTION IMAGE...\n"
                             "                                answer a question about each image\n"
-                            "  candid model [FILE...]        show what is in a model file\n"
+                            "  candid model [FILE|DIR...]    show what is in a model file\n"
+                            "  candid convert DIR OUT.gguf   write a Hugging Face directory as GGUF\n"
+                            "  candid quantize IN OUT --type T\n"
+                            "                                round a GGUF model to a smaller type\n"
                             "  candid bench                  measure prefill, decode and image encoding\n"
                             "  candid COMMAND --help         options of a command\n"
                             "  candid --version\n"
@@ -37,6 +40,8 @@ int main(int argc, char **argv) {
         {"caption", command_caption},
         {"ask", command_ask},
         {"model", command_model},
+        {"convert", command_convert},
+        {"quantize", command_quantize},
         {"bench", command_bench},
     };
     if (argc < 2) {

@@ -3,14 +3,15 @@
 
 #include "cli/cli.h"
 #include "cli/demo_model.h"
-#include "model/gguf.h"
+#include "core/file.h"
+#include "model/hf.h"
 
 static void print_tensor(const struct tensor *t) {
     printf("  %-40s %-5s [", t->name, quant_type_name(t->type));
     for (int d = 0; d < t->n_dims; d++) {
         printf(d ? ", %lld" : "%lld", (long long)t->ne[d]);
     }
-    printf("]\n");
+    printf(t->origin ? "] = %s\n" : "]\n", t->origin);
 }
 
 /* Bytes and count per tensor type. */
@@ -31,15 +32,21 @@ static void print_types(const struct gguf *gguf) {
 static int describe(const char *path, bool verbose) {
     struct gguf *gguf;
     candid_error error;
+    const struct logger silent = {0};
     candid_status status =
-        path ? gguf_open(path, &gguf, &error)
-             : gguf_open_memory(demo_model_begin, demo_model_size(), "(embedded demo model)", &gguf, &error);
+        path && file_is_directory(path) ? hf_open(path, NULL, &gguf, &silent, &error)
+        : path                          ? gguf_open(path, &gguf, &error)
+                                        : gguf_open_memory(demo_model_begin, demo_model_size(), "(embedded demo model)", &gguf, &error);
     if (status != CANDID_OK) {
         complain("%s", error.message);
         return EXIT_MODEL;
     }
-    printf("%s: GGUF v%u, %.1f MB, %zu keys, %zu tensors\n", gguf_path(gguf), gguf_version(gguf),
-           (double)gguf_file_size(gguf) / 1e6, gguf_key_count(gguf), gguf_tensor_count(gguf));
+    char kind[40] = "Hugging Face directory in GGUF's terms";
+    if (!gguf_is_assembled(gguf)) {
+        snprintf(kind, sizeof kind, "GGUF v%u", gguf_version(gguf));
+    }
+    printf("%s: %s, %.1f MB, %zu keys, %zu tensors\n", gguf_path(gguf), kind, (double)gguf_file_size(gguf) / 1e6,
+           gguf_key_count(gguf), gguf_tensor_count(gguf));
     char value[160];
     for (size_t i = 0; i < gguf_key_count(gguf); i++) {
         gguf_describe_value(gguf, i, value, sizeof value);
@@ -58,8 +65,9 @@ int command_model(int argc, char **argv) {
     int code = EXIT_OK, n_files = 0;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            puts("Usage: candid model [-v] [FILE...]\n\n"
-                 "Shows keys and tensor types of GGUF files, of the embedded demo model when none is given.\n\n"
+            puts("Usage: candid model [-v] [FILE|DIR...]\n\n"
+                 "Shows keys and tensor types of GGUF files and Hugging Face directories, of the embedded demo model when\n"
+                 "none is given.\n\n"
                  "  -v, --verbose  list every tensor");
             return EXIT_OK;
         }

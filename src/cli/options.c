@@ -9,16 +9,17 @@
 
 const char options_help[] =
     "Model:\n"
-    "  --model FILE            GGUF language model, with or without its image encoder\n"
-    "  --mmproj FILE           GGUF image encoder and projector\n"
+    "  --model FILE|DIR        GGUF language model, with or without its image encoder; or a Hugging Face directory\n"
+    "  --mmproj FILE|DIR       GGUF image encoder and projector; with a directory of the original LLaVA: its CLIP\n"
     "  --precision exact|fast  f32 reference arithmetic, or the fast kernels (default)\n"
     "  --threads N             default: every core this process may use\n"
     "  --ctx N                 context window in tokens (default: the model's)\n"
     "  --kv f16|f32            element type of the KV cache (default f16; f32 with exact)\n"
     "Prompt:\n"
-    "  --template NAME|TEXT    vicuna_v1, llava_v1, plain, or text with {prompt}\n"
+    "  --template NAME|TEXT    vicuna_v1, llava_v1, llava_hf, mistral_instruct, plain, or text with {prompt}\n"
     "                          (default: the model's own, else vicuna_v1)\n"
-    "  --preprocess pad|crop   pad: original LLaVA (default); crop: Hugging Face\n"
+    "  --preprocess MODE       auto: the model's own (default); pad: original LLaVA-1.5; crop: Hugging Face;\n"
+    "                          anyres: LLaVA-NeXT\n"
     "  --together              put all images into one prompt\n"
     "Generation:\n"
     "  --max-new-tokens N      default 512, or what is left of the context\n"
@@ -127,6 +128,18 @@ static bool parse_choice(const char *option, const char *text, const char *first
     return true;
 }
 
+static bool parse_preprocess(const char *text, candid_preprocess *out) {
+    static const char *const names[] = {"auto", "pad", "crop", "anyres"}; /* by value of the enum */
+    for (int i = 0; i < 4; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *out = (candid_preprocess)i;
+            return true;
+        }
+    }
+    complain("--preprocess: expected auto, pad, crop or anyres, found \"%s\"", text);
+    return false;
+}
+
 /* One option; false after a complaint. */
 static bool apply(int option, const char *value, struct run_options *o) {
     candid_generate_params *g = &o->generate;
@@ -150,11 +163,7 @@ static bool apply(int option, const char *value, struct run_options *o) {
         return true;
     case OPT_TEMPLATE: o->conversation = value; return true;
     case OPT_PREPROCESS:
-        if (!parse_choice("--preprocess", value, "pad", "crop", &choice)) {
-            return false;
-        }
-        g->preprocess = choice ? CANDID_PREPROCESS_CROP : CANDID_PREPROCESS_PAD;
-        return true;
+        return parse_preprocess(value, &g->preprocess);
     case OPT_TOGETHER: o->together = true; return true;
     case OPT_MAX_NEW_TOKENS: return parse_int("--max-new-tokens", value, 1, 1 << 24, &g->max_new_tokens);
     case OPT_TEMPERATURE: return parse_float("--temperature", value, 0, 1000, &g->temperature);

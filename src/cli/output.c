@@ -9,14 +9,39 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/crc32.h"
+
 struct output {
     const char *path;
     bool lines;
     int fd;       /* lines: open for appending */
     cJSON *array; /* not lines */
-    char **held;  /* "image\nprompt" of each resumed line, sorted */
+    char **held;  /* held_key of each resumed line, sorted */
     size_t n_held;
+    char run[9]; /* checksum of model and settings: lines of another run are other work */
 };
+
+/* Model and settings that decide what an answer is. */
+static void run_id(const struct run_options *o, char id[9]) {
+    const candid_generate_params *g = &o->generate;
+    char text[512];
+    struct stat info = {0};
+    if (o->model) {
+        stat(o->model, &info);
+    }
+    snprintf(text, sizeof text, "%lld %d %d %d %d %d %.9g %d %.9g %.9g %llu", (long long)info.st_size, (int)o->precision,
+             (int)o->kv_type, o->together, (int)g->preprocess, g->max_new_tokens, (double)g->temperature, g->top_k,
+             (double)g->top_p, (double)g->repetition_penalty, (unsigned long long)g->seed);
+    uint32_t crc = crc32_update(0, text, strlen(text));
+    const char *names[] = {o->model ? o->model : "", o->mmproj ? o->mmproj : "", o->conversation ? o->conversation : ""};
+    for (size_t i = 0; i < 3; i++) {
+        crc = crc32_update(crc, names[i], strlen(names[i]) + 1);
+    }
+    for (size_t i = 0; i < g->n_stop; i++) {
+        crc = crc32_update(crc, g->stop[i], strlen(g->stop[i]) + 1);
+    }
+    snprintf(id, 9, "%08x", crc);
+}
 
 static int write_all(int fd, const char *bytes, size_t size) {
     while (size > 0) {
@@ -33,11 +58,11 @@ static int write_all(int fd, const char *bytes, size_t size) {
     return 0;
 }
 
-static char *held_key(const char *image, const char *prompt) {
-    size_t size = strlen(image) + strlen(prompt) + 2;
+static char *held_key(const char *run, const char *image, const char *prompt) {
+    size_t size = strlen(run) + strlen(image) + strlen(prompt) + 3;
     char *key = malloc(size);
     if (key) {
-        snprintf(key, size, "%s\n%s", image, prompt);
+        snprintf(key, size, "%s\n%s\n%s", run, image, prompt);
     }
     return key;
 }
@@ -70,12 +95,13 @@ static char *read_whole(int fd, size_t *size) {
     return text;
 }
 
-/* Remembers the line's image and prompt; false when it is not one of our lines. */
+/* Remembers the line's run, image and prompt; false when it is not one of our lines. */
 static bool hold_line(struct output *out, const char *line) {
     cJSON *item = cJSON_Parse(line);
     const char *image = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "image"));
     const char *prompt = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "prompt"));
-    char *key = image && prompt ? held_key(image, prompt) : NULL;
+    const char *run = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "run"));
+    char *key = run && image && prompt ? held_key(run, image, prompt) : NULL;
     cJSON_Delete(item);
     char **grown = key ? realloc(out->held, (out->n_held + 1) * sizeof *grown) : NULL;
     if (!grown) {
@@ -99,7 +125,7 @@ static int resume(struct output *out) {
     for (char *end; (end = strchr(line, '\n')); line = end + 1, line_number++) {
         *end = '\0';
         if (!hold_line(out, line)) {
-            complain("%s: line %d: expected a JSON object with \"image\" and \"prompt\"; not resuming over it",
+            complain("%s: line %d: expected a JSON object with \"run\", \"image\" and \"prompt\"; not resuming over it",
                      out->path, line_number);
             free(text);
             return EXIT_OUTPUT;
@@ -121,7 +147,7 @@ bool output_holds(const struct output *out, const char *image, const char *promp
     if (!out || out->n_held == 0) {
         return false;
     }
-    char *key = held_key(image, prompt);
+    char *key = held_key(out->run, image, prompt);
     bool found = key && bsearch(&key, out->held, out->n_held, sizeof *out->held, by_text);
     free(key);
     return found;
@@ -175,6 +201,7 @@ int output_open(const struct run_options *o, struct output **result) {
     out->fd = -1;
     out->lines = o->jsonl != NULL;
     out->path = out->lines ? o->jsonl : o->json;
+    run_id(o, out->run);
     int code = EXIT_OK;
     if (out->lines) {
         code = open_lines(out, o);
@@ -204,13 +231,16 @@ static const char *finish_name(candid_finish finish) {
     return names[finish];
 }
 
-static cJSON *to_json(const char *image, const char *prompt, const candid_result *r) {
+static cJSON *to_json(const struct output *out, const struct run_options *o, const char *image, const char *prompt,
+                      const candid_result *r) {
     char fingerprint[9];
     snprintf(fingerprint, sizeof fingerprint, "%08x", r->stats.fingerprint);
     cJSON *item = cJSON_CreateObject();
     cJSON_AddStringToObject(item, "image", image);
     cJSON_AddStringToObject(item, "prompt", prompt);
     cJSON_AddStringToObject(item, "text", r->text);
+    cJSON_AddStringToObject(item, "model", o->model ? o->model : "(embedded demo model)");
+    cJSON_AddStringToObject(item, "run", out->run);
     cJSON_AddStringToObject(item, "finish", finish_name(r->finish));
     cJSON_AddNumberToObject(item, "prompt_tokens", r->stats.n_prompt);
     cJSON_AddNumberToObject(item, "new_tokens", r->stats.n_generated);
@@ -226,7 +256,7 @@ int output_add(struct output *out, const struct run_options *o, const char *imag
     if (!out) {
         return EXIT_OK;
     }
-    cJSON *item = to_json(image, prompt, result);
+    cJSON *item = to_json(out, o, image, prompt, result);
     if (!out->lines) {
         cJSON_AddItemToArray(out->array, item);
         return EXIT_OK;

@@ -10,7 +10,7 @@ struct output;
  * --resume reads what the file holds and cuts off a torn last line. */
 int output_open(const struct run_options *o, struct output **out);
 
-/* Whether the resumed file already holds this image with this prompt. */
+/* Whether the resumed file already holds this image with this prompt, answered by the same model and settings. */
 bool output_holds(const struct output *out, const char *image, const char *prompt);
 
 /* Adds one result. */

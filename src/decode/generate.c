@@ -7,26 +7,21 @@
 #include "core/crc32.h"
 #include "core/status.h"
 
-int prompt_length(const struct prompt *prompt, int image_tokens) {
-    int length = 0;
-    for (size_t i = 0; i < prompt->n_chunks; i++) {
-        length += prompt->chunks[i].image >= 0 ? image_tokens : (int)prompt->chunks[i].count;
-    }
-    return length;
-}
-
 /* The prompt as rows of the decoder: text tokens and visual tokens, positions 0, 1, 2, …; only the last wants logits.
  */
 static void prompt_rows(const struct generation *g, struct forward_row *rows) {
     int n = 0;
     for (size_t i = 0; i < g->prompt->n_chunks; i++) {
         const struct prompt_chunk *chunk = &g->prompt->chunks[i];
-        const int count = chunk->image >= 0 ? g->image_tokens : (int)chunk->count;
+        const int count = chunk->image >= 0 ? g->images[chunk->image].n_tokens : (int)chunk->count;
+        size_t first = 0; /* of the image's tokens */
+        for (int k = 0; k < chunk->image; k++) {
+            first += (size_t)g->images[k].n_tokens;
+        }
         for (int t = 0; t < count; t++, n++) {
             rows[n] = (struct forward_row){.seq = g->seq, .position = n};
             if (chunk->image >= 0) {
-                size_t token = (size_t)chunk->image * (size_t)g->image_tokens + (size_t)t;
-                rows[n].embedding = g->visual_tokens + token * (size_t)g->weights->n_embd;
+                rows[n].embedding = g->visual_tokens + (first + (size_t)t) * (size_t)g->weights->n_embd;
             } else {
                 rows[n].token = g->prompt->tokens.ids[chunk->begin + (size_t)t];
             }
@@ -41,7 +36,7 @@ static candid_status prefill(const struct generation *g, float *logits, int n_pr
         return fail_memory(error, "the prompt's rows", (size_t)n_prompt * sizeof *rows);
     }
     prompt_rows(g, rows);
-    candid_status status = layout_from_prompt(g->prompt, g->image_tokens, g->grid, g->grid, &g->seq->layout, error);
+    candid_status status = layout_from_prompt(g->prompt, g->images, &g->seq->layout, error);
     for (int done = 0, n; status == CANDID_OK && done < n_prompt; done += n) {
         n = n_prompt - done < llama_max_rows(g->llama) ? n_prompt - done : llama_max_rows(g->llama);
         status = llama_forward(g->llama, rows + done, n, g->observer, logits, error);
@@ -87,7 +82,7 @@ static candid_status take_token(const struct generation *g, float *logits, struc
 }
 
 static candid_status run(const struct generation *g, float *logits, struct generated *out, candid_error *error) {
-    const int n_prompt = prompt_length(g->prompt, g->image_tokens);
+    const int n_prompt = prompt_length(g->prompt, g->images);
     if (n_prompt < 1) {
         return fail(error, CANDID_ERROR_ARGUMENT, "the prompt is empty: expected at least one token");
     }

@@ -6,6 +6,7 @@
 
 #include "decode/sampler.h"
 #include "decode/text_stream.h"
+#include "lm/layout.h"
 #include "lm/llama.h"
 #include "lm/prompt.h"
 
@@ -16,9 +17,8 @@ struct generation {
     const struct tokenizer *tokenizer;
     struct kv_seq *seq; /* empty sequence with its layout still empty */
     const struct prompt *prompt;
-    const float *visual_tokens; /* device (images, image_tokens, n_embd) */
-    int image_tokens;           /* visual tokens per image */
-    int grid;                   /* patches per side */
+    const struct image_span *images; /* by number of the image */
+    const float *visual_tokens;      /* device (tokens of all images, n_embd), image after image */
     struct sampler *sampler;
     int max_new_tokens;              /* >= 1; prompt + max_new_tokens fit in the context */
     struct text_stream *stream;      /* receives the text */
@@ -31,9 +31,6 @@ struct generated {
     candid_finish finish;
     candid_stats stats; /* prefill_ms, decode_ms, n_prompt, n_generated, decode_bytes, fingerprint */
 };
-
-/* Length of a prompt in tokens with its images expanded. */
-int prompt_length(const struct prompt *prompt, int image_tokens);
 
 candid_status generate(const struct generation *g, struct generated *out, candid_error *error);
 

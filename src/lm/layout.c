@@ -111,8 +111,17 @@ const struct span *layout_find_image(const struct layout *layout, int image) {
     return NULL;
 }
 
-static candid_status append_prompt(struct layout *layout, const struct prompt *prompt, int image_tokens, int grid_h,
-                                   int grid_w, candid_error *error) {
+int prompt_length(const struct prompt *prompt, const struct image_span *images) {
+    int length = 0;
+    for (size_t i = 0; i < prompt->n_chunks; i++) {
+        const struct prompt_chunk *chunk = &prompt->chunks[i];
+        length += chunk->image >= 0 ? images[chunk->image].n_tokens : (int)chunk->count;
+    }
+    return length;
+}
+
+static candid_status append_prompt(struct layout *layout, const struct prompt *prompt, const struct image_span *images,
+                                   candid_error *error) {
     bool before_image = false;
     for (size_t i = 0; i < prompt->n_chunks; i++) {
         before_image = before_image || prompt->chunks[i].image >= 0;
@@ -121,7 +130,8 @@ static candid_status append_prompt(struct layout *layout, const struct prompt *p
         const struct prompt_chunk *chunk = &prompt->chunks[i];
         if (chunk->image >= 0) {
             before_image = false;
-            TRY(layout_append(layout, SPAN_IMAGE, image_tokens, chunk->image, grid_h, grid_w, error));
+            const struct image_span *image = &images[chunk->image];
+            TRY(layout_append(layout, SPAN_IMAGE, image->n_tokens, chunk->image, image->grid_h, image->grid_w, error));
         } else if (chunk->count > INT_MAX) {
             return fail(error, CANDID_ERROR_ARGUMENT, "layout: a prompt chunk of %zu tokens is too long", chunk->count);
         } else {
@@ -131,10 +141,10 @@ static candid_status append_prompt(struct layout *layout, const struct prompt *p
     return CANDID_OK;
 }
 
-candid_status layout_from_prompt(const struct prompt *prompt, int image_tokens, int grid_h, int grid_w,
-                                 struct layout *layout, candid_error *error) {
+candid_status layout_from_prompt(const struct prompt *prompt, const struct image_span *images, struct layout *layout,
+                                 candid_error *error) {
     struct layout made = {0};
-    const candid_status status = append_prompt(&made, prompt, image_tokens, grid_h, grid_w, error);
+    const candid_status status = append_prompt(&made, prompt, images, error);
     if (status != CANDID_OK) {
         layout_free(&made);
         return status;

@@ -52,12 +52,20 @@ const struct span *layout_span_at(const struct layout *layout, int position);
 /* The span of image number `image`, or NULL. */
 const struct span *layout_find_image(const struct layout *layout, int image);
 
+/* What an image is in a sequence. */
+struct image_span {
+    int n_tokens;
+    int grid_h, grid_w; /* as in struct span */
+};
+
+/* Positions of a tokenised prompt; `images` is indexed by the number of the image. */
+int prompt_length(const struct prompt *prompt, const struct image_span *images);
+
 /*
- * Fills `layout` (initialised, its spans are replaced) for a tokenised prompt whose images take image_tokens positions
- * each, a grid of grid_h × grid_w. Text before the first image is SPAN_SYSTEM (BOS included), all later text
+ * Fills `layout` (initialised, its spans are replaced) for a tokenised prompt with these images. Text before the first image is SPAN_SYSTEM (BOS included), all later text
  * SPAN_QUESTION; a prompt without image is SPAN_QUESTION throughout. On failure the layout is unchanged.
  */
-candid_status layout_from_prompt(const struct prompt *prompt, int image_tokens, int grid_h, int grid_w,
-                                 struct layout *layout, candid_error *error);
+candid_status layout_from_prompt(const struct prompt *prompt, const struct image_span *images, struct layout *layout,
+                                 candid_error *error);
 
 #endif

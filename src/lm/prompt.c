@@ -21,10 +21,12 @@ static const struct {
     {"llava_v1", "A chat between a curious human and an artificial intelligence assistant. "
                  "The assistant gives helpful, detailed, and polite answers to the human's questions. "
                  "USER: " PROMPT " ASSISTANT:"},
+    {"llava_hf", "USER: " PROMPT " ASSISTANT:"},
+    {"mistral_instruct", "[INST] " PROMPT " [/INST]"},
     {"plain", PROMPT},
 };
 
-static const char *const template_names[] = {"vicuna_v1", "llava_v1", "plain", NULL};
+static const char *const template_names[] = {"vicuna_v1", "llava_v1", "llava_hf", "mistral_instruct", "plain", NULL};
 
 const char *prompt_template_named(const char *name) {
     for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) {
@@ -139,7 +141,7 @@ candid_status prompt_render(const char *conversation, const char *request, size_
     char shown[72];
     if (!hole) {
         return fail(error, CANDID_ERROR_ARGUMENT,
-                    "conversation \"%s\" is neither a template's name (vicuna_v1, llava_v1, plain) nor a text with "
+                    "conversation \"%s\" is neither a template's name (vicuna_v1, llava_v1, llava_hf, mistral_instruct, plain) nor a text with "
                     "\"" PROMPT "\" in it",
                     excerpt(used, shown));
     }
@@ -173,7 +175,8 @@ static candid_status tokenize_chunks(const struct tokenizer *t, const char *text
         if (image == 0 && tokenizer_add_bos(t)) {
             TRY(token_list_push(&out->tokens, tokenizer_bos(t), error));
         }
-        TRY(tokenizer_encode(t, text, size, true, true, &out->tokens, error));
+        const bool add_space = image == 0 || !tokenizer_prefix_first(t);
+        TRY(tokenizer_encode(t, text, size, true, add_space, &out->tokens, error));
         if (out->tokens.count > begin) {
             out->chunks[out->n_chunks++] = (struct prompt_chunk){-1, begin, out->tokens.count - begin};
         }

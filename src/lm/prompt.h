@@ -11,6 +11,8 @@
  * turn of the conversation of that name in LLaVA's llava/conversation.py (github.com/haotian-liu/LLaVA):
  *   vicuna_v1  system sentence "A chat between a curious user and …", then " USER: {prompt} ASSISTANT:"
  *   llava_v1   the same with "a curious human" and "the human's questions"; the roles are USER and ASSISTANT here too
+ *   llava_hf   "USER: {prompt} ASSISTANT:", the chat template of llava-hf/llava-1.5-7b-hf
+ *   mistral_instruct  "[INST] {prompt} [/INST]", as in llava-hf/llava-v1.6-mistral-7b-hf and LLaVA's mistral_instruct
  *   plain      the request alone, so that an image gives "<image>\n{prompt}". conversation.py would end the turn with
  *              another newline; it is left out because the models of this style continue the text
  * Returns the text of a named template, or NULL for an unknown name.

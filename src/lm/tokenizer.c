@@ -134,16 +134,27 @@ static candid_status try_pair(struct merger *m, int32_t left, int32_t right, can
     if (left < 0 || right < 0) {
         return CANDID_OK;
     }
-    const struct symbol *l = &m->symbols[left];
-    const uint32_t size = l->size + m->symbols[right].size;
-    const int32_t id = vocab_find(m->t, m->text + l->begin, size);
+    const struct tokenizer *t = m->t;
+    const struct symbol *l = &m->symbols[left], *r = &m->symbols[right];
+    const uint32_t size = l->size + r->size;
+    const int32_t id = vocab_find(t, m->text + l->begin, size);
     if (id < 0) {
         return CANDID_OK;
+    }
+    float score = t->pieces[id].score;
+    if (t->merges) {
+        const int32_t left_id = vocab_find(t, m->text + l->begin, l->size);
+        const int32_t right_id = vocab_find(t, m->text + r->begin, r->size);
+        const int32_t rank = left_id >= 0 && right_id >= 0 ? merge_rank(t, left_id, right_id) : -1;
+        if (rank < 0) {
+            return CANDID_OK;
+        }
+        score = -(float)rank;
     }
     if (m->split) {
         m->split[id] = l->size;
     }
-    return heap_push(m, (struct pair){m->t->pieces[id].score, left, right, size}, error);
+    return heap_push(m, (struct pair){score, left, right, size}, error);
 }
 
 /* Size of the UTF-8 character at `s` (n > 0 bytes left); 1 for a byte that begins no valid character. */
@@ -364,9 +375,10 @@ static candid_status encode_fragments(const struct tokenizer *t, const char *tex
         if (f->id >= 0) {
             status = token_list_push(out, f->id, error);
         } else {
-            status = encode_plain(&m, text + f->begin, f->size, space_prefix, out, error);
+            const bool has_space = t->metaspace && text[f->begin] == ' ';
+            status = encode_plain(&m, text + f->begin, f->size, space_prefix && !has_space, out, error);
         }
-        space_prefix = t->add_space_prefix; /* further plain text follows a special piece */
+        space_prefix = t->add_space_prefix && !t->prefix_first; /* further plain text follows a special piece */
     }
     merger_free(&m);
     return status;

@@ -1,5 +1,6 @@
 /*
- * LLaMA SentencePiece (SPM) tokenizer from GGUF metadata: byte-pair merges by score, byte fallback.
+ * LLaMA SentencePiece (SPM) tokenizer from GGUF metadata: byte-pair merges by score, or by the order of a
+ * tokenizer.json (key tokenizer.ggml.merges); byte fallback.
  */
 #ifndef CANDID_LM_TOKENIZER_H
 #define CANDID_LM_TOKENIZER_H
@@ -33,6 +34,7 @@ int tokenizer_vocab_size(const struct tokenizer *t);
 int32_t tokenizer_bos(const struct tokenizer *t); /* -1 when the file has none */
 int32_t tokenizer_eos(const struct tokenizer *t);
 bool tokenizer_add_bos(const struct tokenizer *t);            /* whether prompts begin with BOS */
+bool tokenizer_prefix_first(const struct tokenizer *t);       /* text after an image gets no space prefix either */
 bool tokenizer_is_end(const struct tokenizer *t, int32_t id); /* EOS, or tokenizer.ggml.eot_token_id */
 
 /*
@@ -40,7 +42,8 @@ bool tokenizer_is_end(const struct tokenizer *t, int32_t id); /* EOS, or tokeniz
  * unknown and user-defined type written out in the text become that token; otherwise only user-defined ones do. Of
  * overlapping ones the longest is taken.
  * add_space: put the SPM space in front as at the start of a text, if the model wants one (add_space_prefix). Text
- * after a special piece always gets that space, as in llama.cpp and transformers' (legacy) LlamaTokenizer.
+ * after a special piece gets that space too, as in llama.cpp and transformers' (legacy) LlamaTokenizer, unless the
+ * model wants it at the start only (tokenizer_prefix_first).
  * Bytes for which the vocabulary has no byte token become the unknown token.
  * Never adds BOS or EOS. On failure nothing is appended. O(n log n) time.
  */

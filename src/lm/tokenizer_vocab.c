@@ -245,6 +245,8 @@ static candid_status load(const struct gguf *gguf, struct tokenizer *t, candid_e
     TRY(get_id(gguf, "tokenizer.ggml.eot_token_id", t, &t->eot, error));
     TRY(gguf_get_bool(gguf, "tokenizer.ggml.add_bos_token", &t->add_bos, error));
     TRY(gguf_get_bool(gguf, "tokenizer.ggml.add_space_prefix", &t->add_space_prefix, error));
+    TRY(gguf_get_bool(gguf, "candid.tokenizer.metaspace", &t->metaspace, error));
+    TRY(gguf_get_bool(gguf, "candid.tokenizer.prefix_first", &t->prefix_first, error));
     t->add_bos = t->add_bos && t->bos >= 0;
 
     index_pieces(t, unknown);
@@ -254,7 +256,7 @@ static candid_status load(const struct gguf *gguf, struct tokenizer *t, candid_e
     }
     sort_specials(t, t->specials, scratch, t->n_specials);
     free(scratch);
-    return CANDID_OK;
+    return merges_load(gguf, t, error);
 }
 
 candid_status tokenizer_create(const struct gguf *gguf, struct tokenizer **out, candid_error *error) {
@@ -278,6 +280,7 @@ void tokenizer_free(struct tokenizer *t) {
         free(t->pieces);
         free(t->specials);
         free(t->slots);
+        free(t->merges);
         free(t);
     }
 }
@@ -296,6 +299,10 @@ int32_t tokenizer_eos(const struct tokenizer *t) {
 
 bool tokenizer_add_bos(const struct tokenizer *t) {
     return t->add_bos;
+}
+
+bool tokenizer_prefix_first(const struct tokenizer *t) {
+    return t->prefix_first;
 }
 
 bool tokenizer_is_end(const struct tokenizer *t, int32_t id) {

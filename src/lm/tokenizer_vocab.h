@@ -26,6 +26,12 @@ struct piece {
     uint8_t byte; /* of a PIECE_BYTE */
 };
 
+/* One merge of a tokenizer.json. */
+struct merge {
+    int32_t left, right; /* ids */
+    int32_t rank;        /* -1: an empty slot */
+};
+
 struct tokenizer {
     struct piece *pieces; /* [n_vocab] */
     int32_t n_vocab;
@@ -37,9 +43,18 @@ struct tokenizer {
     int32_t n_specials;
     int32_t bos, eos, eot; /* -1: none */
     bool add_bos, add_space_prefix, has_unused;
+    bool metaspace;       /* no space in front of a text that begins with one */
+    bool prefix_first;    /* no space in front of what follows a special token */
+    struct merge *merges; /* [merge_mask + 1] open addressing; NULL: pairs compete by score */
+    uint32_t merge_mask;
 };
 
 /* The id of the normal, user-defined or unused piece with exactly these bytes, or -1. */
 int32_t vocab_find(const struct tokenizer *t, const char *bytes, size_t size);
+
+/* Reads tokenizer.ggml.merges ("left right", best first) if there is such a key. The pieces must be indexed already. */
+candid_status merges_load(const struct gguf *gguf, struct tokenizer *t, candid_error *error);
+/* The rank of the merge of two pieces, or -1. t->merges must not be NULL. */
+int32_t merge_rank(const struct tokenizer *t, int32_t left, int32_t right);
 
 #endif

@@ -6,18 +6,16 @@
  */
 #include "model/gguf.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "core/file.h"
 #include "core/status.h"
+#include "core/text.h"
 #include "model/gguf_internal.h"
+#include "model/gguf_keys.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF data is used in place: little-endian hosts only");
 
@@ -124,14 +122,14 @@ static candid_status read_name(struct reader *r, const char *kind, size_t index,
     const char *bytes = NULL;
     size_t size = 0;
     TRY(read_string(r, &bytes, &size, what));
-    struct gguf_text text;
+    struct printable text;
     if (size == 0 || size > max) {
         return fail(r->error, CANDID_ERROR_FORMAT, "%s: %s %zu (\"%s\"): expected a name of 1 to %zu bytes, found %zu",
-                    r->g->path, kind, index, gguf_printable(&text, bytes, size), max, size);
+                    r->g->path, kind, index, printable(&text, bytes, size), max, size);
     }
     if (memchr(bytes, '\0', size)) {
         return fail(r->error, CANDID_ERROR_FORMAT, "%s: %s %zu (\"%s\"): expected a name without NUL bytes, found one",
-                    r->g->path, kind, index, gguf_printable(&text, bytes, size));
+                    r->g->path, kind, index, printable(&text, bytes, size));
     }
     return arena_string(r->g, bytes, size, out, r->error);
 }
@@ -141,16 +139,16 @@ static candid_status read_name(struct reader *r, const char *kind, size_t index,
 static candid_status check_bools(const struct reader *r, const struct gguf_value *v, size_t count) {
     for (size_t i = 0; i < count; i++) {
         if (v->data[i] > 1) {
-            struct gguf_text key;
+            struct printable key;
             return fail(r->error, CANDID_ERROR_FORMAT, "%s: key %s: expected 0 or 1 in a bool, found %u", r->g->path,
-                        gguf_printable(&key, v->key, strlen(v->key)), v->data[i]);
+                        printable_string(&key, v->key), v->data[i]);
         }
     }
     return CANDID_OK;
 }
 
 static candid_status read_array(struct reader *r, struct gguf_value *v, const char *what) {
-    struct gguf_text key;
+    struct printable key;
     uint32_t element = 0;
     TRY(read_u32(r, &element, what));
     TRY(read_u64(r, &v->count, what));
@@ -159,18 +157,18 @@ static candid_status read_array(struct reader *r, struct gguf_value *v, const ch
         return fail(r->error, CANDID_ERROR_UNSUPPORTED,
                     "%s: key %s: expected an array of plain values, found an array "
                     "of arrays",
-                    r->g->path, gguf_printable(&key, v->key, strlen(v->key)));
+                    r->g->path, printable_string(&key, v->key));
     }
     if (element > GGUF_F64) {
         return fail(r->error, CANDID_ERROR_FORMAT, "%s: key %s: expected an element type from 0 to 12, found %" PRIu32,
-                    r->g->path, gguf_printable(&key, v->key, strlen(v->key)), element);
+                    r->g->path, printable_string(&key, v->key), element);
     }
     const size_t size = gguf_value_size(v->element), least = size ? size : 8; /* a string has at least its length */
     if (v->count > bytes_left(r) / least) {
         return fail(r->error, CANDID_ERROR_FORMAT,
                     "%s: truncated: key %s claims %" PRIu64 " array elements, found %zu bytes before the end of the "
                     "file",
-                    r->g->path, gguf_printable(&key, v->key, strlen(v->key)), v->count, bytes_left(r));
+                    r->g->path, printable_string(&key, v->key), v->count, bytes_left(r));
     }
     v->data = r->g->data + r->pos;
     if (size) {
@@ -192,9 +190,9 @@ static candid_status read_array(struct reader *r, struct gguf_value *v, const ch
 
 static candid_status read_value(struct reader *r, size_t index, struct gguf_value *v) {
     TRY(read_name(r, "key", index, MAX_KEY_BYTES, &v->key));
-    struct gguf_text key;
+    struct printable key;
     char what[128];
-    snprintf(what, sizeof what, "key %s", gguf_printable(&key, v->key, strlen(v->key)));
+    snprintf(what, sizeof what, "key %s", printable_string(&key, v->key));
     uint32_t type = 0;
     TRY(read_u32(r, &type, what));
     v->type = (enum gguf_value_type)type;
@@ -235,9 +233,9 @@ static candid_status index_names(const struct reader *r, struct gguf_name *names
     }
     for (size_t i = 1; i < n; i++) {
         if (strcmp(names[i - 1].name, names[i].name) == 0) {
-            struct gguf_text text;
+            struct printable text;
             return fail(r->error, CANDID_ERROR_FORMAT, "%s: expected unique names, found %s %s twice", r->g->path, kind,
-                        gguf_printable(&text, names[i].name, strlen(names[i].name)));
+                        printable_string(&text, names[i].name));
         }
     }
     return CANDID_OK;
@@ -255,8 +253,8 @@ static candid_status check_type(const struct reader *r, const struct tensor *t) 
     if (quant_type_supported(t->type)) {
         return CANDID_OK;
     }
-    struct gguf_text name;
-    gguf_printable(&name, t->name, strlen(t->name));
+    struct printable name;
+    printable_string(&name, t->name);
     const char *type_name = quant_type_name(t->type);
     if (type_name) {
         return fail(r->error, CANDID_ERROR_UNSUPPORTED,
@@ -272,9 +270,9 @@ static candid_status check_type(const struct reader *r, const struct tensor *t) 
 /* Reads one tensor info and computes the size; *offset is where the data starts in the data section. */
 static candid_status read_tensor(struct reader *r, size_t index, struct tensor *t, uint64_t *offset) {
     TRY(read_name(r, "tensor", index, MAX_NAME_BYTES, &t->name));
-    struct gguf_text name;
+    struct printable name;
     char what[128];
-    snprintf(what, sizeof what, "tensor %s", gguf_printable(&name, t->name, strlen(t->name)));
+    snprintf(what, sizeof what, "tensor %s", printable_string(&name, t->name));
     uint32_t n_dims = 0;
     TRY(read_u32(r, &n_dims, what));
     if (n_dims < 1 || n_dims > MAX_DIMS) {
@@ -324,8 +322,8 @@ static candid_status place_tensors(const struct reader *r, const uint64_t *offse
     uint64_t expected = 0;
     for (size_t i = 0; i < g->n_tensors; i++) {
         struct tensor *t = &g->tensors[i];
-        struct gguf_text name;
-        gguf_printable(&name, t->name, strlen(t->name));
+        struct printable name;
+        printable_string(&name, t->name);
         if (offsets[i] != expected) {
             return fail(r->error, CANDID_ERROR_FORMAT,
                         "%s: tensor %s: expected data offset %" PRIu64 " (no gaps, file "
@@ -353,10 +351,10 @@ static candid_status read_header(struct reader *r, uint64_t *n_tensors, uint64_t
         return fail(r->error, CANDID_ERROR_FORMAT, "%s: expected a GGUF file, found an empty one", g->path);
     }
     if (g->size < 4 || memcmp(g->data, "GGUF", 4) != 0) {
-        struct gguf_text start;
+        struct printable start;
         return fail(r->error, CANDID_ERROR_FORMAT,
                     "%s: expected a GGUF file (it begins with \"GGUF\"), found a file that begins with \"%s\"", g->path,
-                    gguf_printable(&start, (const char *)g->data, g->size < 4 ? g->size : 4));
+                    printable(&start, (const char *)g->data, g->size < 4 ? g->size : 4));
     }
     r->pos = 4;
     TRY(read_u32(r, &g->version, "the version"));
@@ -439,34 +437,19 @@ static candid_status parse(struct reader *r) {
     return status;
 }
 
-/* The end of a long path says more than its beginning. */
-static void set_path(struct gguf *g, const char *path) {
-    const size_t size = strlen(path), limit = sizeof g->path - 8;
-    if (size <= limit) {
-        gguf_print_text(g->path, sizeof g->path, path, size);
-        return;
-    }
-    const char *tail = path + size - limit;
-    while ((*tail & 0xC0) == 0x80) { /* not in the middle of a character */
-        tail++;
-    }
-    memcpy(g->path, "…", strlen("…"));
-    gguf_print_text(g->path + strlen("…"), sizeof g->path - strlen("…"), tail, strlen(tail));
-}
-
 /* Takes over the mapping, if it is one. */
-static candid_status open_bytes(const void *data, size_t size, bool mapped, const char *path, struct gguf **out,
+static candid_status open_bytes(struct mapped_file file, bool mapped, const char *path, struct gguf **out,
                                 candid_error *error) {
     struct gguf *g = calloc(1, sizeof *g);
     if (!g) {
         if (mapped) {
-            munmap((void *)data, size);
+            file_unmap(&file);
         }
         return fail_memory(error, "a GGUF file", sizeof *g);
     }
-    set_path(g, path);
-    g->data = data;
-    g->size = size;
+    file_label(path, g->path, sizeof g->path);
+    g->data = file.data;
+    g->size = g->file_size = file.size;
     g->mapped = mapped;
     struct reader r = {g, 0, error};
     const candid_status status = parse(&r);
@@ -485,47 +468,66 @@ candid_status gguf_open_memory(const void *data, size_t size, const char *name, 
         return fail(error, CANDID_ERROR_ARGUMENT, "%s: expected a GGUF file at a 32-byte aligned address, found %p",
                     name, data);
     }
-    return open_bytes(data, size, false, name, out, error);
-}
-
-/* Maps an open file; *size 0 and *data NULL for an empty one. */
-static candid_status map_file(int fd, const char *path, void **data, size_t *size, candid_error *error) {
-    struct stat st;
-    if (fstat(fd, &st) != 0) {
-        return fail(error, CANDID_ERROR_IO, "%s: cannot be examined: %s", path, strerror(errno));
-    }
-    if (!S_ISREG(st.st_mode)) {
-        return fail(error, CANDID_ERROR_IO, "%s: expected a GGUF file, found %s", path,
-                    S_ISDIR(st.st_mode) ? "a directory" : "something that is not a regular file");
-    }
-    if ((uint64_t)st.st_size > SIZE_MAX / 2) {
-        return fail(error, CANDID_ERROR_MEMORY, "%s: too large to map: %" PRId64 " bytes", path, (int64_t)st.st_size);
-    }
-    *size = (size_t)st.st_size;
-    *data = NULL;
-    if (*size == 0) {
-        return CANDID_OK;
-    }
-    *data = mmap(NULL, *size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (*data == MAP_FAILED) {
-        return fail(error, CANDID_ERROR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
-    }
-    return CANDID_OK;
+    return open_bytes((struct mapped_file){data, size}, false, name, out, error);
 }
 
 candid_status gguf_open(const char *path, struct gguf **out, candid_error *error) {
     if (!path) {
         return fail(error, CANDID_ERROR_ARGUMENT, "expected the path of a GGUF file, found NULL");
     }
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* NONBLOCK: a FIFO must not make us wait */
-    if (fd < 0) {
-        return fail(error, CANDID_ERROR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    struct mapped_file file;
+    TRY(file_map(path, "a GGUF file", &file, error));
+    return open_bytes(file, file.size > 0, path, out, error);
+}
+
+/* Tables for the tensors of an assembled model; names are copied. */
+static candid_status adopt_tensors(struct reader *r, const struct tensor *tensors, size_t n) {
+    struct gguf *g = r->g;
+    TRY(allocate((void **)&g->tensors, n, sizeof *g->tensors, "the tensor table of a model", r->error));
+    TRY(allocate((void **)&g->tensor_names, n, sizeof *g->tensor_names, "the tensor index of a model", r->error));
+    for (size_t i = 0; i < n; i++) {
+        struct tensor *t = &g->tensors[i];
+        *t = tensors[i];
+        TRY(arena_string(g, tensors[i].name, strlen(tensors[i].name), &t->name, r->error));
+        if (t->origin) {
+            TRY(arena_string(g, tensors[i].origin, strlen(tensors[i].origin), &t->origin, r->error));
+        }
+        TRY(check_type(r, t));
+        g->tensor_names[i] = (struct gguf_name){t->name, i};
     }
-    void *data = NULL;
-    size_t size = 0;
-    const candid_status status = map_file(fd, path, &data, &size, error);
-    close(fd); /* the mapping stays */
-    return status == CANDID_OK ? open_bytes(data, size, size > 0, path, out, error) : status;
+    TRY(index_names(r, g->tensor_names, n, "tensor"));
+    g->n_tensors = n;
+    return CANDID_OK;
+}
+
+candid_status gguf_assemble(const char *path, struct gguf_keys *keys, const struct tensor *tensors, size_t n_tensors,
+                            size_t file_size, struct gguf_owner owner, struct gguf **out, candid_error *error) {
+    struct mapped_file header = {0};
+    candid_status status = gguf_keys_finish(keys, 0, &header, error);
+    struct gguf *g = NULL;
+    if (status == CANDID_OK) {
+        status = open_bytes(header, false, path, &g, error);
+    }
+    if (status != CANDID_OK) {
+        free((void *)(uintptr_t)header.data);
+        owner.release(owner.what);
+        return status;
+    }
+    g->assembled = true;
+    g->file_size = file_size;
+    g->owner = owner;
+    struct reader r = {g, 0, error};
+    free(g->tensors); /* the empty tables of the header */
+    free(g->tensor_names);
+    g->tensors = NULL;
+    g->tensor_names = NULL;
+    status = adopt_tensors(&r, tensors, n_tensors);
+    if (status != CANDID_OK) {
+        gguf_close(g);
+        return status;
+    }
+    *out = g;
+    return CANDID_OK;
 }
 
 void gguf_close(struct gguf *g) {
@@ -541,7 +543,11 @@ void gguf_close(struct gguf *g) {
     free(g->tensors);
     free(g->tensor_names);
     if (g->mapped) {
-        munmap((void *)g->data, g->size);
+        file_unmap(&(struct mapped_file){g->data, g->size});
+    }
+    if (g->assembled) {
+        free((void *)(uintptr_t)g->data);
+        g->owner.release(g->owner.what);
     }
     free(g);
 }
@@ -551,7 +557,11 @@ const char *gguf_path(const struct gguf *g) {
 }
 
 size_t gguf_file_size(const struct gguf *g) {
-    return g->size;
+    return g->file_size;
+}
+
+bool gguf_is_assembled(const struct gguf *g) {
+    return g->assembled;
 }
 
 uint32_t gguf_version(const struct gguf *g) {

@@ -1,5 +1,5 @@
 /*
- * GGUF v2/v3 reader over mapped memory.
+ * GGUF v2/v3 reader over mapped memory. Models of other formats are presented in its terms, see gguf_assemble.
  *
  * Files are hostile: every length is checked before multiplication, every offset before use. What the reader
  * accepts, the rest of the program may trust: keys and tensor names are unique, tensors are of a supported type, lie
@@ -22,7 +22,8 @@ struct tensor {
     int n_dims;       /* 1..4 */
     int64_t ne[4];    /* ne[0] = row length = fastest dimension; 1 beyond n_dims */
     const void *data;
-    size_t size; /* bytes */
+    size_t size;        /* bytes */
+    const char *origin; /* the name in the file it comes from, if that is another (Hugging Face); else NULL */
 };
 
 struct gguf;
@@ -34,9 +35,25 @@ candid_status gguf_open(const char *path, struct gguf **out, candid_error *error
 candid_status gguf_open_memory(const void *data, size_t size, const char *name, struct gguf **out, candid_error *error);
 void gguf_close(struct gguf *gguf);
 
+/* Whatever holds the data of an assembled model. */
+struct gguf_owner {
+    void *what;
+    void (*release)(void *what);
+};
+
+/*
+ * A model that is not a GGUF file, in its terms: `keys` are used up, names and table of the tensors are copied, their
+ * data stay where they are and belong to `owner`, which is released by gguf_close, or here on failure. `path` stands for
+ * the model in messages; file_size: bytes of all files behind it.
+ */
+struct gguf_keys;
+candid_status gguf_assemble(const char *path, struct gguf_keys *keys, const struct tensor *tensors, size_t n_tensors,
+                            size_t file_size, struct gguf_owner owner, struct gguf **out, candid_error *error);
+bool gguf_is_assembled(const struct gguf *gguf);
+
 /* For messages: the path as given, cut at the left when very long, control characters replaced. */
 const char *gguf_path(const struct gguf *gguf);
-size_t gguf_file_size(const struct gguf *gguf);
+size_t gguf_file_size(const struct gguf *gguf); /* bytes, all files of an assembled model */
 uint32_t gguf_version(const struct gguf *gguf);
 
 /* ---- tensors, in file order ---- */

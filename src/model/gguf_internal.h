@@ -25,9 +25,12 @@ struct gguf_arena_block;
 
 struct gguf {
     char path[208];      /* for messages */
-    const uint8_t *data; /* the file */
+    const uint8_t *data; /* the file; of an assembled model the header made for it */
     size_t size;
-    bool mapped; /* data is ours to unmap */
+    size_t file_size;        /* bytes of all files behind the model */
+    bool mapped;             /* data is ours to unmap */
+    bool assembled;          /* data is ours to free, owner ours to release */
+    struct gguf_owner owner; /* assembled only */
     uint32_t version;
 
     struct gguf_value *values;
@@ -40,17 +43,6 @@ struct gguf {
 
     struct gguf_arena_block *arena; /* copies of names and strings */
 };
-
-/* Printable copies of names from the file, for messages. */
-struct gguf_text {
-    char s[112];
-};
-
-/* `size` bytes as printable UTF-8: control characters and invalid bytes become '?', "…" marks a cut. Returns t->s. */
-const char *gguf_printable(struct gguf_text *t, const char *bytes, size_t size);
-
-/* The same into any buffer (capacity >= 4). Returns the length. */
-size_t gguf_print_text(char *buffer, size_t capacity, const char *bytes, size_t size);
 
 /* Index of `name` in the n sorted names, or SIZE_MAX. */
 size_t gguf_find_name(const struct gguf_name *names, size_t n, const char *name);

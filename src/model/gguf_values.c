@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/status.h"
+#include "core/text.h"
 #include "model/gguf_internal.h"
 
 static const char *const type_names[] = {
@@ -89,69 +90,12 @@ static float narrow(double value) {
 
 /* ---- words ---- */
 
-/* Length of the valid UTF-8 sequence at p (n bytes left, n > 0), or 0. */
-static size_t utf8_length(const uint8_t *p, size_t n) {
-    if (p[0] < 0x80) {
-        return 1;
-    }
-    const size_t length = p[0] >= 0xC2 && p[0] < 0xE0   ? 2
-                          : (p[0] & 0xF0) == 0xE0       ? 3
-                          : p[0] >= 0xF0 && p[0] < 0xF5 ? 4
-                                                        : 0;
-    if (length == 0 || length > n) {
-        return 0;
-    }
-    for (size_t i = 1; i < length; i++) {
-        if ((p[i] & 0xC0) != 0x80) {
-            return 0;
-        }
-    }
-    const bool overlong = (p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xF0 && p[1] < 0x90);
-    const bool beyond = (p[0] == 0xED && p[1] > 0x9F) || (p[0] == 0xF4 && p[1] > 0x8F);
-    return overlong || beyond ? 0 : length;
-}
-
-size_t gguf_print_text(char *buffer, size_t capacity, const char *bytes, size_t size) {
-    static const char ellipsis[] = "…";
-    const size_t room = capacity - 1;
-    size_t n = 0, last_fit = 0; /* last_fit: where the ellipsis can still be written */
-    for (size_t i = 0; i < size;) {
-        const uint8_t *p = (const uint8_t *)bytes + i;
-        const size_t length = utf8_length(p, size - i);
-        const bool plain = length > 1 || (length == 1 && p[0] >= 0x20 && p[0] != 0x7F);
-        const size_t out = plain ? length : 1;
-        if (n + out > room) {
-            n = last_fit;
-            memcpy(buffer + n, ellipsis, sizeof ellipsis - 1);
-            n += sizeof ellipsis - 1;
-            break;
-        }
-        if (plain) {
-            memcpy(buffer + n, p, out);
-        } else {
-            buffer[n] = '?';
-        }
-        n += out;
-        if (n + sizeof ellipsis - 1 <= room) {
-            last_fit = n;
-        }
-        i += length ? length : 1;
-    }
-    buffer[n] = '\0';
-    return n;
-}
-
-const char *gguf_printable(struct gguf_text *t, const char *bytes, size_t size) {
-    gguf_print_text(t->s, sizeof t->s, bytes, size);
-    return t->s;
-}
-
 static void describe(const struct gguf_value *v, char *buffer, size_t size) {
     const size_t limit = 160; /* of the quoted text, before it is cut to `size` */
     char words[256];
     if (v->type == GGUF_STRING) {
         char text[200];
-        gguf_print_text(text, limit, (const char *)v->data, (size_t)v->count);
+        text_print(text, limit, (const char *)v->data, (size_t)v->count);
         snprintf(words, sizeof words, "string \"%s\"", text);
     } else if (v->type == GGUF_ARRAY) {
         snprintf(words, sizeof words, "array of %" PRIu64 " %s", v->count, type_names[v->element]);
@@ -167,7 +111,7 @@ static void describe(const struct gguf_value *v, char *buffer, size_t size) {
         snprintf(words, sizeof words, "%s %" PRId64, type_names[v->type], load_i64(v->type, v->data));
     }
     if (size >= 4) {
-        gguf_print_text(buffer, size, words, strlen(words));
+        text_print(buffer, size, words, strlen(words));
     } else if (size > 0) {
         buffer[0] = '\0';
     }
@@ -190,11 +134,11 @@ static const struct gguf_value *find(const struct gguf *g, const char *key) {
 
 static candid_status wrong_value(const struct gguf *g, const struct gguf_value *v, const char *expected,
                                  candid_error *error) {
-    struct gguf_text key;
+    struct printable key;
     char found[128];
     describe(v, found, sizeof found);
     return fail(error, CANDID_ERROR_FORMAT, "%s: key %s: expected %s, found %s", g->path,
-                gguf_printable(&key, v->key, strlen(v->key)), expected, found);
+                printable_string(&key, v->key), expected, found);
 }
 
 size_t gguf_key_count(const struct gguf *g) {

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "model/quant_internal.h"
+
 /* Indexed by type id; the dead ids (4, 5, 31-33, 36-38) have no name. */
 static const char *const type_names[] = {
     [0] = "F32",     [1] = "F16",    [2] = "Q4_0",     [3] = "Q4_1",    [6] = "Q5_0",     [7] = "Q5_1",
@@ -281,6 +283,21 @@ bool quant_quantize(uint32_t type, const float *src, void *dst, int64_t n) {
     case TYPE_Q4_0:
         for (int64_t i = 0; i < n / QK; i++) {
             encode_q4_0(src + i * QK, (struct block_q4_0 *)dst + i);
+        }
+        return true;
+    case TYPE_Q4_K:
+        for (int64_t i = 0; i < n / QKK; i++) {
+            quant_encode_q4_k(src + i * QKK, (struct block_q4_k *)dst + i);
+        }
+        return true;
+    case TYPE_Q5_K:
+        for (int64_t i = 0; i < n / QKK; i++) {
+            quant_encode_q5_k(src + i * QKK, (struct block_q5_k *)dst + i);
+        }
+        return true;
+    case TYPE_Q6_K:
+        for (int64_t i = 0; i < n / QKK; i++) {
+            quant_encode_q6_k(src + i * QKK, (struct block_q6_k *)dst + i);
         }
         return true;
     default: return false;

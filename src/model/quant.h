@@ -79,8 +79,8 @@ size_t quant_row_bytes(uint32_t type, int64_t n);
 /* Decodes n values (a multiple of the block size) at src to f32. Exactly the format's reference formula. */
 void quant_dequantize(uint32_t type, const void *src, float *dst, int64_t n);
 
-/* Rounds n values (a multiple of the block size) to the type's blocks at dst, by the format's reference rounding.
- * Types: F32, F16, BF16, Q8_0, Q4_0. Returns false for the others. */
+/* Rounds n values (a multiple of the block size) to the type's blocks at dst, by the format's reference rounding (the K
+ * types: ggml's search for scales, see quant_k.c). Returns false for unsupported types. */
 bool quant_quantize(uint32_t type, const float *src, void *dst, int64_t n);
 
 /* Unpacks scale and minimum j (0..7) of a Q4_K or Q5_K super-block. */

@@ -71,6 +71,10 @@ struct clip_weights {
     float eps;
     enum activation activation;
     float mean[3], std[3];
+    candid_preprocess preprocess;     /* how the model was trained to see: pad, crop or anyres */
+    int n_pinpoints;                  /* anyres: resolutions to choose from, see vision/visual.h */
+    int (*pinpoints)[2];              /* [n_pinpoints] height, width in pixels, multiples of image_size; owned */
+    const float *image_newline;       /* (n_embd_lm) ends each row of tiles' tokens; anyres only, else NULL */
     struct matrix patch_embd;         /* (n_embd, 3*patch*patch), input order channel, y, x */
     const float *patch_bias;          /* (n_embd) or NULL */
     const float *class_embd;          /* (n_embd) */
@@ -105,7 +109,10 @@ bool clip_weights_present(const struct gguf *gguf);
  *
  * Activation: clip.use_gelu -> erf GELU, clip.use_silu -> SiLU, neither -> quick GELU (OpenAI CLIP). The projector type
  * is "mlp" when no key names it; mm.3.weight makes it mlp_norm, absent mm.2 and mm.3 make it linear.
- * LLaVA-NeXT (tiles and a newline vector) is unsupported.
+ *
+ * LLaVA-NeXT is told by clip.vision.mm_patch_merge_type "spatial_unpad" or by the newline vector (v.image_newline, in
+ * old files model.image_newline); clip.vision.image_grid_pinpoints lists its resolutions. Otherwise
+ * clip.vision.image_aspect_ratio "pad" (the default) or "crop" says how images become squares.
  */
 candid_status clip_weights_load(const struct gguf *gguf, int n_embd_lm, struct clip_weights *out,
                                 const struct logger *log, candid_error *error);

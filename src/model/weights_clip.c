@@ -12,6 +12,8 @@
 #define MAX_LAYERS (1 << 10)
 #define MAX_EPS    1.0f
 
+#define MAX_PINPOINTS 64
+
 /* Width and depth of ViT-L/14, LLaVA-1.5's image encoder. */
 #define VIT_L_WIDTH  1024
 #define VIT_L_LAYERS 24
@@ -63,20 +65,53 @@ static candid_status read_activation(const struct loader *l, enum activation *ou
     return CANDID_OK;
 }
 
-static candid_status refuse_llava_next(const struct loader *l) {
-    const char *merge = "";
-    TRY(gguf_get_string(l->gguf, "clip.vision.mm_patch_merge_type", &merge, l->error));
-    static const char *const newlines[] = {"model.image_newline", "v.image_newline"};
-    const char *why =
-        strcmp(merge, "spatial_unpad") == 0 ? "key clip.vision.mm_patch_merge_type = spatial_unpad" : NULL;
-    for (size_t i = 0; i < 2 && !why; i++) {
-        why = gguf_find_tensor(l->gguf, newlines[i]) ? newlines[i] : NULL;
+/* ---- LLaVA-NeXT ---- */
+
+static const char *newline_name(const struct gguf *g) {
+    static const char *const names[] = {"v.image_newline", "model.image_newline"};
+    return gguf_find_tensor(g, names[0]) ? names[0] : gguf_find_tensor(g, names[1]) ? names[1] : NULL;
+}
+
+static candid_status read_pinpoints(const struct loader *l, struct clip_weights *w) {
+    static const char key[] = "clip.vision.image_grid_pinpoints";
+    const struct gguf *g = l->gguf;
+    enum gguf_value_type element = GGUF_I32;
+    size_t count = 0;
+    TRY(gguf_get_array(g, key, &element, &count, l->error));
+    const bool integers = element != GGUF_STRING && element != GGUF_F32 && element != GGUF_F64 && element != GGUF_BOOL;
+    if (count == 0 || count % 2 != 0 || count > 2 * MAX_PINPOINTS || !integers) {
+        return fail(l->error, CANDID_ERROR_FORMAT,
+                    "%s: key %s: expected 1 to %d pairs of integers (height, width), found %zu %s", gguf_path(g), key,
+                    MAX_PINPOINTS, count, integers ? "integers" : "other values");
     }
-    return why ? fail(
-                     l->error, CANDID_ERROR_UNSUPPORTED,
-                     "%s: expected a LLaVA-1.5 image encoder, found one of LLaVA-NeXT (%s), which is not supported yet",
-                     gguf_path(l->gguf), why)
-               : CANDID_OK;
+    w->pinpoints = calloc(count / 2, sizeof *w->pinpoints);
+    if (!w->pinpoints) {
+        return fail_memory(l->error, "the resolutions of an image encoder", count / 2 * sizeof *w->pinpoints);
+    }
+    w->n_pinpoints = (int)(count / 2);
+    for (size_t i = 0; i < count; i++) {
+        const int64_t value = gguf_array_i64(g, key, i);
+        if (value < w->image_size || value > MAX_IMAGE || value % w->image_size != 0) {
+            return fail(l->error, CANDID_ERROR_UNSUPPORTED,
+                        "%s: key %s: expected multiples of the image size %d up to %d, found %" PRId64, gguf_path(g), key,
+                        w->image_size, MAX_IMAGE, value);
+        }
+        w->pinpoints[i / 2][i % 2] = (int)value;
+    }
+    return CANDID_OK;
+}
+
+static candid_status read_views(struct loader *l, struct clip_weights *w, int n_embd_lm) {
+    const char *merge = "", *aspect = "pad", *newline = newline_name(l->gguf);
+    TRY(gguf_get_string(l->gguf, "clip.vision.mm_patch_merge_type", &merge, l->error));
+    TRY(gguf_get_string(l->gguf, "clip.vision.image_aspect_ratio", &aspect, l->error));
+    if (strcmp(merge, "spatial_unpad") == 0 || newline) {
+        w->preprocess = CANDID_PREPROCESS_ANYRES;
+        TRY(read_pinpoints(l, w));
+        return loader_vector(l, newline ? newline : "v.image_newline", n_embd_lm, &w->image_newline);
+    }
+    w->preprocess = strcmp(aspect, "crop") == 0 ? CANDID_PREPROCESS_CROP : CANDID_PREPROCESS_PAD;
+    return CANDID_OK;
 }
 
 static candid_status read_hyperparameters(const struct loader *l, struct clip_weights *w) {
@@ -86,7 +121,6 @@ static candid_status read_hyperparameters(const struct loader *l, struct clip_we
                     "%s: tensor v.patch_embd.weight: expected an image encoder, found none in this file",
                     gguf_path(l->gguf));
     }
-    TRY(refuse_llava_next(l));
     TRY(loader_int(l, "clip.vision.image_size", MAX_IMAGE, &w->image_size));
     TRY(loader_int(l, "clip.vision.patch_size", w->image_size, &w->patch_size));
     if (w->image_size % w->patch_size != 0) {
@@ -207,7 +241,7 @@ static candid_status read_embeddings(struct loader *l, struct clip_weights *w) {
     TRY(loader_check_shape(l, patch, 4, (const int64_t[]){w->patch_size, w->patch_size, 3, w->n_embd}));
     if (patch->type != TYPE_F32 && patch->type != TYPE_F16 && patch->type != TYPE_BF16) {
         return fail(l->error, CANDID_ERROR_UNSUPPORTED, "%s: tensor %s: expected type F32, F16 or BF16, found %s",
-                    gguf_path(l->gguf), patch->name, quant_type_name(patch->type));
+                    gguf_path(l->gguf), loader_tensor_label(patch), quant_type_name(patch->type));
     }
     /* A convolution with stride = kernel size is a product with the flattened patch. */
     if ((int64_t)w->patch_size * w->patch_size * 3 > MAX_WIDTH) {
@@ -329,6 +363,7 @@ static candid_status load(struct loader *l, int n_embd_lm, struct clip_weights *
         TRY(read_layer(l, i, w, &w->layers[i]));
     }
     TRY(read_projector(l, w, n_embd_lm, log));
+    TRY(read_views(l, w, n_embd_lm));
     return loader_refuse_unused(l, network_prefixes, sizeof network_prefixes / sizeof *network_prefixes, harmless,
                                 "a CLIP encoder and a LLaVA projector");
 }
@@ -355,6 +390,7 @@ void clip_weights_free(struct clip_weights *w) {
         return;
     }
     free(w->layers);
+    free(w->pinpoints);
     owned_vectors_free(&w->owned);
     *w = (struct clip_weights){0};
 }

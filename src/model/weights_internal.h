@@ -23,6 +23,9 @@ const char *tensor_name(char buffer[TENSOR_NAME], const char *format, ...) __att
 /* The tensor, marked as used; a missing one is a CANDID_ERROR_FORMAT. */
 candid_status loader_tensor(struct loader *l, const char *name, const struct tensor **out);
 
+/* What messages call it: the name in the file it comes from. */
+const char *loader_tensor_label(const struct tensor *t);
+
 /* Checks that t has exactly the n_dims dimensions ne. */
 candid_status loader_check_shape(const struct loader *l, const struct tensor *t, int n_dims, const int64_t *ne);
 

@@ -123,8 +123,10 @@ static candid_status read_rope(const struct loader *l, struct llama_weights *w) 
                     "%" PRId64,
                     gguf_path(l->gguf), w->head_dim, n_dims);
     }
-    w->rope =
-        (struct rope_params){.n_dims = (int)n_dims, .base = 10000.0f, .position_scale = 1.0f, .adjacent_pairs = true};
+    bool halves = false; /* the order of rows in Hugging Face files, see hf.h */
+    TRY(gguf_get_bool(l->gguf, "candid.rope_halves", &halves, l->error));
+    w->rope = (struct rope_params){
+        .n_dims = (int)n_dims, .base = 10000.0f, .position_scale = 1.0f, .adjacent_pairs = !halves};
     TRY(loader_float(l, "llama.rope.freq_base", MIN_ROPE_BASE, FLT_MAX, false, &w->rope.base));
     return read_rope_scaling(l, &w->rope.position_scale);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/status.h"
+#include "core/text.h"
 #include "model/gguf_internal.h"
 #include "model/weights_internal.h"
 
@@ -78,6 +79,10 @@ static const char *shape_text(char buffer[96], int n_dims, const int64_t *ne) {
     return buffer;
 }
 
+const char *loader_tensor_label(const struct tensor *t) {
+    return t->origin ? t->origin : t->name;
+}
+
 candid_status loader_check_shape(const struct loader *l, const struct tensor *t, int n_dims, const int64_t *ne) {
     bool good = t->n_dims == n_dims;
     for (int d = 0; d < n_dims && good; d++) {
@@ -88,7 +93,7 @@ candid_status loader_check_shape(const struct loader *l, const struct tensor *t,
     }
     char expected[96], found[96];
     return fail(l->error, CANDID_ERROR_FORMAT, "%s: tensor %s: expected shape %s, found %s", gguf_path(l->gguf),
-                t->name, shape_text(expected, n_dims, ne), shape_text(found, t->n_dims, t->ne));
+                loader_tensor_label(t), shape_text(expected, n_dims, ne), shape_text(found, t->n_dims, t->ne));
 }
 
 candid_status loader_matrix(struct loader *l, const char *name, int n_in, int n_out, struct matrix *out) {
@@ -114,7 +119,7 @@ candid_status loader_floats(struct loader *l, const char *name, int n_dims, cons
     }
     if (t->type != TYPE_F16 && t->type != TYPE_BF16) {
         return fail(l->error, CANDID_ERROR_UNSUPPORTED, "%s: tensor %s: expected type F32, F16 or BF16, found %s",
-                    gguf_path(l->gguf), name, quant_type_name(t->type));
+                    gguf_path(l->gguf), loader_tensor_label(t), quant_type_name(t->type));
     }
     const size_t n = t->size / quant_block_bytes(t->type);
     float *wide = NULL;
@@ -137,11 +142,11 @@ candid_status loader_refuse_unused(const struct loader *l, const char *const *pr
             ours |= strncmp(name, prefixes[p], strlen(prefixes[p])) == 0;
         }
         if (ours && !l->used[i] && !harmless(name)) {
-            struct gguf_text text;
+            struct printable text;
             return fail(l->error, CANDID_ERROR_UNSUPPORTED,
                         "%s: tensor %s: expected only the tensors of %s, found this "
                         "one besides",
-                        gguf_path(l->gguf), gguf_printable(&text, name, strlen(name)), network);
+                        gguf_path(l->gguf), printable_string(&text, name), network);
         }
     }
     return CANDID_OK;

@@ -60,16 +60,12 @@ static void normalise(const uint8_t *rgb, size_t n, const float mean[3], const f
     }
 }
 
-candid_status image_preprocess(const struct candid_image *image, candid_preprocess mode, int size, const float mean[3],
-                               const float std[3], float *pixels, candid_error *error) {
+/* Whether the encoder's size, mean and deviation make sense. */
+static candid_status check_target(int size, const float mean[3], const float std[3], candid_error *error) {
     if (size < 1 || size > MAX_ENCODER_SIZE) {
         return fail(error, CANDID_ERROR_ARGUMENT, "image size of the encoder is %d, expected 1 to %d", size,
                     MAX_ENCODER_SIZE);
     }
-    if (mode != CANDID_PREPROCESS_PAD && mode != CANDID_PREPROCESS_CROP) {
-        return fail(error, CANDID_ERROR_ARGUMENT, "unknown preprocessing mode %d, expected pad or crop", (int)mode);
-    }
-    uint8_t background[3];
     for (int c = 0; c < 3; c++) {
         if (!(mean[c] >= 0 && mean[c] <= 1) || !(std[c] > 0) || !isfinite(std[c])) {
             return fail(error, CANDID_ERROR_ARGUMENT,
@@ -77,10 +73,22 @@ candid_status image_preprocess(const struct candid_image *image, candid_preproce
                         "above 0",
                         (double)mean[c], (double)std[c], c);
         }
-        background[c] = (uint8_t)(mean[c] * 255.0f);
+    }
+    return CANDID_OK;
+}
+
+candid_status image_preprocess(const struct candid_image *image, candid_preprocess mode, int size, const float mean[3],
+                               const float std[3], float *pixels, candid_error *error) {
+    TRY(check_target(size, mean, std, error));
+    if (mode != CANDID_PREPROCESS_PAD && mode != CANDID_PREPROCESS_CROP) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "unknown preprocessing mode %d, expected pad or crop", (int)mode);
     }
     struct canvas canvas = {.image = image, .width = image->width, .height = image->height};
     if (mode == CANDID_PREPROCESS_PAD) {
+        uint8_t background[3];
+        for (int c = 0; c < 3; c++) {
+            background[c] = (uint8_t)(mean[c] * 255.0f);
+        }
         canvas = square_canvas(image, background);
     }
     int shorter = canvas.width < canvas.height ? canvas.width : canvas.height;
@@ -93,6 +101,41 @@ candid_status image_preprocess(const struct candid_image *image, candid_preproce
         return fail_memory(error, "preprocessing an image", 3 * n);
     }
     candid_status status = resize_window(&canvas, width, height, &window, rgb, error);
+    if (status == CANDID_OK) {
+        normalise(rgb, n, mean, std, pixels);
+    }
+    free(rgb);
+    return status;
+}
+
+/* The overlap of [begin, begin + size) with [0, length). */
+static void overlap(int begin, int size, int length, int *first, int *count) {
+    const int from = begin < 0 ? 0 : begin, to = begin + size < length ? begin + size : length;
+    *first = from;
+    *count = to > from ? to - from : 0;
+}
+
+candid_status image_preprocess_view(const struct candid_image *image, const struct image_view *view, int size,
+                                    const float mean[3], const float std[3], float *pixels, candid_error *error) {
+    TRY(check_target(size, mean, std, error));
+    struct window window;
+    overlap(view->left, size, view->width, &window.left, &window.width);
+    overlap(view->top, size, view->height, &window.top, &window.height);
+    const size_t n = (size_t)size * (size_t)size, side = (size_t)size;
+    uint8_t *rgb = calloc(n, 6); /* the tile, black, and the part of the image that is in it */
+    if (!rgb) {
+        return fail_memory(error, "preprocessing an image", 6 * n);
+    }
+    uint8_t *part = rgb + 3 * n;
+    candid_status status = CANDID_OK;
+    if (window.width > 0 && window.height > 0) {
+        const struct canvas canvas = {.image = image, .width = image->width, .height = image->height};
+        status = resize_window(&canvas, view->width, view->height, &window, part, error);
+    }
+    for (int y = 0; y < window.height && status == CANDID_OK; y++) {
+        const size_t row = (size_t)(window.top - view->top + y) * side + (size_t)(window.left - view->left);
+        memcpy(rgb + 3 * row, part + 3 * (size_t)y * (size_t)window.width, 3 * (size_t)window.width);
+    }
     if (status == CANDID_OK) {
         normalise(rgb, n, mean, std, pixels);
     }

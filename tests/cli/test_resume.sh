@@ -35,6 +35,8 @@ run 0 "$CANDID" caption --resume --jsonl "$work/killed.jsonl" "$work/images"
 [ "$(wc -l <"$work/killed.jsonl")" = "$total" ] || fail "a finished run was repeated"
 run 0 "$CANDID" ask -q "Is there a dog in the image?" --resume --jsonl "$work/killed.jsonl" "$work/images"
 [ "$(wc -l <"$work/killed.jsonl")" = $((2 * total)) ] || fail "another question was skipped"
+run 0 "$CANDID" ask -q "Is there a dog in the image?" --seed 1 --resume --jsonl "$work/killed.jsonl" "${image_pair[@]}"
+[ "$(wc -l <"$work/killed.jsonl")" = $((2 * total + 2)) ] || fail "other settings were taken for the same work"
 
 # One request for several images is resumed like any other.
 for _ in 1 2; do run 0 "$CANDID" caption --together --max-new-tokens 2 --resume --jsonl "$work/together.jsonl" "${image_pair[@]}"; done

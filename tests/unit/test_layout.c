@@ -148,26 +148,29 @@ static void copying(void **state) {
 static void prompts(void **state) {
     struct prompt_chunk chunks[] = {{-1, 0, 5}, {0, 5, 0}, {-1, 5, 2}, {1, 7, 0}, {-1, 7, 4}};
     struct prompt p = {.tokens = {.count = 11}, .chunks = chunks, .n_chunks = 5};
+    const struct image_span images[] = {{6, 2, 3}, {7, 0, 0}}; /* the second forms no grid */
+    const struct image_span wrong[] = {{6, 3, 3}, {7, 0, 0}};
     struct layout l = example();
-    assert_int_equal(layout_from_prompt(&p, 6, 2, 3, &l, NULL), CANDID_OK);
+    assert_int_equal(prompt_length(&p, images), 24);
+    assert_int_equal(layout_from_prompt(&p, images, &l, NULL), CANDID_OK);
     assert_int_equal(l.n_spans, 5);
     check_span(&l.spans[0], SPAN_SYSTEM, 0, 5, -1, 0, 0);
     check_span(&l.spans[1], SPAN_IMAGE, 5, 11, 0, 2, 3);
     check_span(&l.spans[2], SPAN_QUESTION, 11, 13, -1, 0, 0);
-    check_span(&l.spans[3], SPAN_IMAGE, 13, 19, 1, 2, 3);
-    check_span(&l.spans[4], SPAN_QUESTION, 19, 23, -1, 0, 0);
+    check_span(&l.spans[3], SPAN_IMAGE, 13, 20, 1, 0, 0);
+    check_span(&l.spans[4], SPAN_QUESTION, 20, 24, -1, 0, 0);
 
-    assert_int_equal(layout_from_prompt(&p, 6, 3, 3, &l, NULL), CANDID_ERROR_ARGUMENT);
-    assert_int_equal(layout_length(&l), 23); /* as it was */
+    assert_int_equal(layout_from_prompt(&p, wrong, &l, NULL), CANDID_ERROR_ARGUMENT);
+    assert_int_equal(layout_length(&l), 24); /* as it was */
 
     p.n_chunks = 1;
-    assert_int_equal(layout_from_prompt(&p, 6, 2, 3, &l, NULL), CANDID_OK);
+    assert_int_equal(layout_from_prompt(&p, images, &l, NULL), CANDID_OK);
     assert_int_equal(l.n_spans, 1);
     check_span(&l.spans[0], SPAN_QUESTION, 0, 5, -1, 0, 0);
 
     p.chunks = &chunks[1];
     p.n_chunks = 2;
-    assert_int_equal(layout_from_prompt(&p, 6, 2, 3, &l, NULL), CANDID_OK);
+    assert_int_equal(layout_from_prompt(&p, images, &l, NULL), CANDID_OK);
     check_span(&l.spans[0], SPAN_IMAGE, 0, 6, 0, 2, 3);
     check_span(&l.spans[1], SPAN_QUESTION, 6, 8, -1, 0, 0);
     layout_free(&l);

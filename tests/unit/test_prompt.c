@@ -47,6 +47,8 @@ static void named_templates(void **state) {
     renders("vicuna_v1", "", 1, VICUNA " USER: <image>\n ASSISTANT:");
     renders(NULL, "x", 1, VICUNA " USER: <image>\nx ASSISTANT:");
     renders("llava_v1", "What is this?", 1, LLAVA " USER: <image>\nWhat is this? ASSISTANT:");
+    renders("llava_hf", "What?", 1, "USER: <image>\nWhat? ASSISTANT:");
+    renders("mistral_instruct", "What?", 1, "[INST] <image>\nWhat? [/INST]");
     renders("plain", "", 1, "<image>\n");
     renders("plain", "Once", 1, "<image>\nOnce");
     renders("plain", "Once", 0, "Once");
@@ -59,7 +61,7 @@ static void named_templates(void **state) {
     for (; names[n]; n++) {
         assert_non_null(strstr(prompt_template_named(names[n]), "{prompt}"));
     }
-    assert_int_equal(n, 3);
+    assert_int_equal(n, 5);
 }
 
 static void own_templates(void **state) {
@@ -95,7 +97,7 @@ static void places_in_the_request(void **state) {
 
 static void bad_conversations(void **state) {
     refuses("vicuna_v2", "x", 0, "vicuna_v2");
-    refuses("vicuna_v2", "x", 0, "vicuna_v1, llava_v1, plain");
+    refuses("vicuna_v2", "x", 0, "vicuna_v1, llava_v1, llava_hf, mistral_instruct, plain");
     refuses("vicuna_v2", "x", 0, "{prompt}");
     refuses("", "x", 0, "{prompt}");
     refuses("line\nwithout a hole and of a length that has to be cut somewhere: \xe2\x82\xac\xe2\x82\xac", "x", 0,

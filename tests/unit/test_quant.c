@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "core/crc32.h"
 #include "model/quant.h"
 
 static uint32_t bits_of(float f) {
@@ -401,10 +402,70 @@ static void quantize_extremes(void **state) {
             assert_same(y, (const float[32]){0}, 32);
         }
     }
-    assert_false(quant_quantize(TYPE_Q4_K, NULL, NULL, 0));
-    assert_false(quant_quantize(TYPE_Q5_K, NULL, NULL, 0));
-    assert_false(quant_quantize(TYPE_Q6_K, NULL, NULL, 0));
+    static const uint32_t k_types[] = {TYPE_Q4_K, TYPE_Q5_K, TYPE_Q6_K};
+    for (size_t t = 0; t < 3; t++) {
+        for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
+            float x[QKK], y[QKK];
+            uint8_t block[sizeof(struct block_q6_k)];
+            for (int i = 0; i < QKK; i++) {
+                x[i] = i % 3 || i >= 128 ? values[v] : (float)i;
+            }
+            assert_true(quant_quantize(k_types[t], x, block, QKK));
+            quant_dequantize(k_types[t], block, y, QKK);
+            if (values[v] == 0) {
+                for (int i = 128; i < QKK; i++) {
+                    assert_true(y[i] == 0);
+                }
+            }
+        }
+    }
     assert_false(quant_quantize(99, NULL, NULL, 0));
+}
+
+/* Values that exercise the search: scales over many magnitudes, one-sided groups, outliers, zero groups. */
+static void k_block_input(uint64_t *seed, int block, float x[QKK]) {
+    const float scale = ldexpf(1.0f, block % 17 - 12);
+    for (int i = 0; i < QKK; i++) {
+        float sum = 0;
+        for (int k = 0; k < 4; k++) {
+            *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+            sum += (float)(*seed >> 40) / 16777216.0f - 0.5f;
+        }
+        x[i] = scale * (block % 7 == 0 ? fabsf(sum) : sum);
+        x[i] *= block % 11 == 0 && i % 32 < 3 ? 10.0f : 1.0f;
+        x[i] *= block % 13 == 0 && i < 64 ? 0.0f : 1.0f;
+    }
+}
+
+/* Checksums (tests/golden/quant_k_reference.c) of what ggml's quantize_row_q4_K_ref, _q5_K_ref and _q6_K_ref (llama.cpp of llama-cpp-python 0.3.36) make of
+ * the same input, compiled without contraction: ours are the same bits. And the error is as it should be. */
+static void k_types_round_as_ggml_does(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t type, crc;
+        double bound; /* of the error, relative */
+    } cases[] = {{TYPE_Q4_K, 0x57964764u, 0.091}, {TYPE_Q5_K, 0x8a7a0cbfu, 0.047}, {TYPE_Q6_K, 0x25ac6f14u, 0.025}};
+    for (size_t t = 0; t < 3; t++) {
+        uint64_t seed = 1;
+        uint32_t crc = 0;
+        double error = 0, norm = 0;
+        for (int b = 0; b < 500; b++) {
+            float x[QKK], y[QKK];
+            uint8_t block[sizeof(struct block_q6_k)];
+            k_block_input(&seed, b, x);
+            assert_true(quant_quantize(cases[t].type, x, block, QKK));
+            crc = crc32_update(crc, block, quant_block_bytes(cases[t].type));
+            quant_dequantize(cases[t].type, block, y, QKK);
+            const double scale = ldexp(1.0, b % 17 - 12);
+            for (int i = 0; i < QKK; i++) {
+                error += (double)(x[i] - y[i]) * (x[i] - y[i]) / scale / scale;
+                norm += (double)x[i] * x[i] / scale / scale;
+            }
+        }
+        print_message("%s: relative error %.4f\n", quant_type_name(cases[t].type), sqrt(error / norm));
+        assert_int_equal(crc, cases[t].crc);
+        assert_true(sqrt(error / norm) < cases[t].bound);
+    }
 }
 
 int main(void) {
@@ -416,6 +477,7 @@ int main(void) {
         cmocka_unit_test(decode_q4_k_q5_k_blocks), cmocka_unit_test(decode_q6_k_blocks),
         cmocka_unit_test(golden_blocks),           cmocka_unit_test(quantize_q8_0),
         cmocka_unit_test(quantize_q4_0),           cmocka_unit_test(quantize_extremes),
+        cmocka_unit_test(k_types_round_as_ggml_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -472,6 +472,32 @@ static void newline_1(struct gguf_writer *w) {
 static void newline_2(struct gguf_writer *w) {
     tensor(w, "v.image_newline", TYPE_F32, 1, (const int64_t[]){64});
 }
+static void pinpoints(struct gguf_writer *w) {
+    gw_arr_i32(w, "clip.vision.image_grid_pinpoints", (const int32_t[]){28, 56, 84, 28}, 4);
+}
+static void odd_pinpoints(struct gguf_writer *w) {
+    newline_2(w);
+    gw_arr_i32(w, "clip.vision.image_grid_pinpoints", (const int32_t[]){28, 56, 84}, 3);
+}
+static void crooked_pinpoint(struct gguf_writer *w) {
+    newline_2(w);
+    gw_arr_i32(w, "clip.vision.image_grid_pinpoints", (const int32_t[]){28, 29}, 2);
+}
+static void pinpoints_only(struct gguf_writer *w) {
+    unpad(w);
+    pinpoints(w);
+}
+static void short_newline(struct gguf_writer *w) {
+    tensor(w, "model.image_newline", TYPE_F32, 1, (const int64_t[]){63});
+    pinpoints(w);
+}
+static void legacy_next(struct gguf_writer *w) {
+    newline_1(w);
+    pinpoints(w);
+}
+static void crop(struct gguf_writer *w) {
+    gw_str(w, "clip.vision.image_aspect_ratio", "crop");
+}
 static void flat_patches(struct gguf_writer *w) {
     tensor(w, "v.patch_embd.weight", TYPE_F32, 2, (const int64_t[]){588, 32});
 }
@@ -580,9 +606,12 @@ static const struct {
      FORMAT,
      {"key clip.projector_type", "linear", "mm.2.weight"}},
     {"mlp_norm without mm.3", {"clip.projector_type"}, norm_key, FORMAT, {"tensor mm.3.weight", "mlp_norm"}},
-    {"spatial_unpad", {NULL}, unpad, UNSUPPORTED, {"LLaVA-NeXT", "mm_patch_merge_type", "not supported yet"}},
-    {"newline (legacy)", {NULL}, newline_1, UNSUPPORTED, {"LLaVA-NeXT", "model.image_newline", "not supported yet"}},
-    {"newline", {NULL}, newline_2, UNSUPPORTED, {"LLaVA-NeXT", "v.image_newline", "not supported yet"}},
+    {"spatial_unpad alone", {NULL}, unpad, FORMAT, {"image_grid_pinpoints", "pairs", "found 0"}},
+    {"newline alone", {NULL}, newline_2, FORMAT, {"image_grid_pinpoints", "pairs", "found 0"}},
+    {"three pinpoints", {NULL}, odd_pinpoints, FORMAT, {"image_grid_pinpoints", "pairs", "found 3"}},
+    {"pinpoint of 29", {NULL}, crooked_pinpoint, UNSUPPORTED, {"image_grid_pinpoints", "multiples", "found 29"}},
+    {"no newline", {NULL}, pinpoints_only, FORMAT, {"tensor v.image_newline", "present"}},
+    {"newline of 63", {NULL}, short_newline, FORMAT, {"tensor model.image_newline", "[64]", "[63]"}},
     {"no patches", {"v.patch_embd.weight"}, NULL, FORMAT, {"tensor v.patch_embd.weight", "present"}},
     {"flat patches",
      {"v.patch_embd.weight"},
@@ -619,6 +648,32 @@ static const struct {
     {"mm.4 without mm.3", {NULL}, more_projector, UNSUPPORTED, {"tensor mm.4.weight", "LLaVA projector", "besides"}},
 };
 
+static void knows_how_images_are_seen(void **state) {
+    (void)state;
+    const struct tiny_model_options o = options();
+    static const struct {
+        void (*add)(struct gguf_writer *w);
+        candid_preprocess expected;
+    } cases[] = {{NULL, CANDID_PREPROCESS_PAD}, {crop, CANDID_PREPROCESS_CROP}, {legacy_next, CANDID_PREPROCESS_ANYRES}};
+    static const char *const nothing[3] = {NULL};
+    for (size_t i = 0; i < 3; i++) {
+        struct file f = make(&o, nothing, cases[i].add);
+        struct clip_weights w;
+        assert_int_equal(clip_weights_load(f.gguf, LM_WIDTH, &w, NULL, NULL), CANDID_OK);
+        assert_int_equal(w.preprocess, cases[i].expected);
+        if (w.preprocess == CANDID_PREPROCESS_ANYRES) {
+            assert_int_equal(w.n_pinpoints, 2);
+            assert_int_equal(w.pinpoints[1][0], 84);
+            assert_int_equal(w.pinpoints[1][1], 28);
+            assert_non_null(w.image_newline);
+        } else {
+            assert_null(w.image_newline);
+        }
+        clip_weights_free(&w);
+        drop(&f);
+    }
+}
+
 static void refuses_bad_files(void **state) {
     (void)state;
     const struct tiny_model_options o = options();
@@ -651,6 +706,7 @@ int main(void) {
         cmocka_unit_test(projectors),
         cmocka_unit_test(optional_parts),
         cmocka_unit_test(one_file_with_both),
+        cmocka_unit_test(knows_how_images_are_seen),
         cmocka_unit_test(refuses_bad_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,220 @@
+/* Views of an image and the order of their tokens. */
+#include "vision/visual.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "core/clock.h"
+#include "core/status.h"
+
+struct visual {
+    const struct clip_weights *w;
+    struct backend *b;
+    int n_embd_lm;
+    struct clip *clip;
+    float *pixels;  /* host (3, image_size, image_size) */
+    float *view;    /* device (grid*grid, n_embd_lm): tokens of one tile; NULL without anyres */
+    float *newline; /* device (n_embd_lm); NULL without anyres */
+};
+
+/* ---- planning ---- */
+
+/* select_best_resolution: the one that keeps most pixels of the image, of those the one that wastes fewest. */
+static void best_resolution(const struct clip_weights *w, int width, int height, int *best_h, int *best_w) {
+    int64_t most = 0, least_waste = INT64_MAX;
+    *best_h = w->pinpoints[0][0];
+    *best_w = w->pinpoints[0][1];
+    for (int i = 0; i < w->n_pinpoints; i++) {
+        const int h = w->pinpoints[i][0], wide = w->pinpoints[i][1];
+        const double scale = fmin((double)wide / width, (double)h / height);
+        const int64_t scaled = (int64_t)(width * scale) * (int64_t)(height * scale);
+        const int64_t pixels = (int64_t)width * height, effective = scaled < pixels ? scaled : pixels;
+        const int64_t waste = (int64_t)h * wide - effective;
+        if (effective > most || (effective == most && waste < least_waste)) {
+            most = effective;
+            least_waste = waste;
+            *best_h = h;
+            *best_w = wide;
+        }
+    }
+}
+
+/* int(round(x, 7)) of Python. */
+static int floor_rounded(double x) {
+    return (int)(nearbyint(x * 1e7) / 1e7);
+}
+
+static void plan_tiles(const struct clip_weights *w, int width, int height, struct visual_plan *p) {
+    int target_h = 0, target_w = 0;
+    best_resolution(w, width, height, &target_h, &target_w);
+    p->tile_rows = target_h / w->image_size;
+    p->tile_cols = target_w / w->image_size;
+
+    /* get_patch_output_size: as large as fits, aspect kept; centred on black */
+    const double scale_w = (double)target_w / width, scale_h = (double)target_h / height;
+    if (scale_w < scale_h) {
+        p->width = target_w;
+        p->height = (int)fmin(ceil(height * scale_w), target_h);
+    } else {
+        p->height = target_h;
+        p->width = (int)fmin(ceil(width * scale_h), target_w);
+    }
+    p->left = (target_w - p->width) / 2;
+    p->top = (target_h - p->height) / 2;
+
+    /* unpad_image: the tokens that lie in the padding go */
+    const int all_rows = p->tile_rows * w->grid, all_cols = p->tile_cols * w->grid;
+    if ((double)width / height > (double)all_cols / all_rows) {
+        const int kept = floor_rounded(height * ((double)all_cols / width));
+        p->first_row = (all_rows - kept) / 2;
+    } else {
+        const int kept = floor_rounded(width * ((double)all_rows / height));
+        p->first_col = (all_cols - kept) / 2;
+    }
+    p->rows = all_rows - 2 * p->first_row;
+    p->cols = all_cols - 2 * p->first_col;
+    p->span = (struct image_span){.n_tokens = w->grid * w->grid + p->rows * (p->cols + 1)};
+}
+
+candid_status visual_plan_make(const struct clip_weights *w, candid_preprocess mode, int width, int height,
+                               struct visual_plan *out, candid_error *error) {
+    const candid_preprocess used = mode == CANDID_PREPROCESS_AUTO ? w->preprocess : mode;
+    *out = (struct visual_plan){.mode = used};
+    if (used == CANDID_PREPROCESS_ANYRES) {
+        if (!w->image_newline) {
+            return fail(error, CANDID_ERROR_ARGUMENT,
+                        "preprocess: anyres needs a LLaVA-NeXT model, this one takes one view of each image");
+        }
+        plan_tiles(w, width, height, out);
+        return CANDID_OK;
+    }
+    out->span = (struct image_span){w->grid * w->grid, w->grid, w->grid};
+    return CANDID_OK;
+}
+
+/* ---- work buffers ---- */
+
+static candid_status device_floats(struct visual *v, size_t n, float **out, candid_error *error) {
+    void *memory = NULL;
+    TRY(v->b->ops->alloc(v->b, n * sizeof(float), &memory, error));
+    *out = memory;
+    return CANDID_OK;
+}
+
+static candid_status build(struct visual *v, candid_error *error) {
+    const struct clip_weights *w = v->w;
+    const size_t pixels = 3 * (size_t)w->image_size * (size_t)w->image_size, n_embd = (size_t)v->n_embd_lm;
+    TRY(clip_create(w, v->n_embd_lm, v->b, &v->clip, error));
+    v->pixels = malloc(pixels * sizeof *v->pixels);
+    if (!v->pixels) {
+        return fail_memory(error, "image pixels", pixels * sizeof *v->pixels);
+    }
+    if (w->image_newline) {
+        TRY(device_floats(v, (size_t)w->grid * (size_t)w->grid * n_embd, &v->view, error));
+        TRY(device_floats(v, n_embd, &v->newline, error));
+        v->b->ops->upload(v->b, v->newline, w->image_newline, n_embd * sizeof(float));
+    }
+    return CANDID_OK;
+}
+
+candid_status visual_create(const struct clip_weights *w, int n_embd_lm, struct backend *backend, struct visual **out,
+                            candid_error *error) {
+    struct visual *v = calloc(1, sizeof *v);
+    if (!v) {
+        return fail_memory(error, "the image encoder", sizeof *v);
+    }
+    v->w = w;
+    v->b = backend;
+    v->n_embd_lm = n_embd_lm;
+    const candid_status status = build(v, error);
+    if (status != CANDID_OK) {
+        visual_free(v);
+        return status;
+    }
+    *out = v;
+    return CANDID_OK;
+}
+
+void visual_free(struct visual *v) {
+    if (v) {
+        clip_free(v->clip);
+        v->b->ops->release(v->b, v->view);
+        v->b->ops->release(v->b, v->newline);
+        free(v->pixels);
+        free(v);
+    }
+}
+
+/* ---- encoding ---- */
+
+/* Encodes the pixels at hand. */
+static candid_status encode(struct visual *v, double start, float *tokens, const struct observer *observer,
+                            double *load_ms, double *encode_ms, candid_error *error) {
+    const double loaded = clock_ms();
+    TRY(clip_encode(v->clip, v->pixels, tokens, observer, error));
+    *load_ms += loaded - start;
+    *encode_ms += clock_ms() - loaded;
+    return CANDID_OK;
+}
+
+static candid_status encode_view(struct visual *v, const struct candid_image *image, const struct image_view *view,
+                                 float *tokens, const struct observer *observer, double *load_ms, double *encode_ms,
+                                 candid_error *error) {
+    const struct clip_weights *w = v->w;
+    const double start = clock_ms();
+    TRY(image_preprocess_view(image, view, w->image_size, w->mean, w->std, v->pixels, error));
+    return encode(v, start, tokens, observer, load_ms, encode_ms, error);
+}
+
+/* Copies what is kept of tile (tile_row, tile_col), which is in v->view, to its places. `rows`: device, the first token of
+ * the large grid. */
+static void place_tile(struct visual *v, const struct visual_plan *p, int tile_row, int tile_col, float *rows) {
+    const int grid = v->w->grid;
+    const size_t n_embd = (size_t)v->n_embd_lm;
+    const int from = tile_col * grid > p->first_col ? tile_col * grid : p->first_col;
+    const int last = p->first_col + p->cols, to = (tile_col + 1) * grid < last ? (tile_col + 1) * grid : last;
+    for (int y = 0; y < grid && from < to; y++) {
+        const int row = tile_row * grid + y - p->first_row;
+        if (row < 0 || row >= p->rows) {
+            continue;
+        }
+        const size_t source = (size_t)y * (size_t)grid + (size_t)(from - tile_col * grid);
+        const size_t target = (size_t)row * (size_t)(p->cols + 1) + (size_t)(from - p->first_col);
+        v->b->ops->copy(v->b, rows + target * n_embd, v->view + source * n_embd,
+                        (size_t)(to - from) * n_embd * sizeof(float));
+    }
+}
+
+static candid_status encode_anyres(struct visual *v, const struct candid_image *image, const struct visual_plan *p,
+                                   float *tokens, const struct observer *observer, double *load_ms, double *encode_ms,
+                                   candid_error *error) {
+    const int size = v->w->image_size;
+    const size_t n_embd = (size_t)v->n_embd_lm;
+    const struct image_view whole = {.width = size, .height = size};
+    TRY(encode_view(v, image, &whole, tokens, observer, load_ms, encode_ms, error));
+    float *rows = tokens + (size_t)v->w->grid * (size_t)v->w->grid * n_embd;
+    for (int r = 0; r < p->tile_rows; r++) {
+        for (int c = 0; c < p->tile_cols; c++) {
+            const struct image_view tile = {p->width, p->height, c * size - p->left, r * size - p->top};
+            TRY(encode_view(v, image, &tile, v->view, observer, load_ms, encode_ms, error));
+            place_tile(v, p, r, c, rows);
+        }
+    }
+    for (int r = 0; r < p->rows; r++) {
+        float *end = rows + ((size_t)r * (size_t)(p->cols + 1) + (size_t)p->cols) * n_embd;
+        v->b->ops->copy(v->b, end, v->newline, n_embd * sizeof(float));
+    }
+    return CANDID_OK;
+}
+
+candid_status visual_encode(struct visual *v, const struct candid_image *image, const struct visual_plan *plan,
+                            float *tokens, const struct observer *observer, double *load_ms, double *encode_ms,
+                            candid_error *error) {
+    if (plan->mode == CANDID_PREPROCESS_ANYRES) {
+        return encode_anyres(v, image, plan, tokens, observer, load_ms, encode_ms, error);
+    }
+    const struct clip_weights *w = v->w;
+    const double start = clock_ms();
+    TRY(image_preprocess(image, plan->mode, w->image_size, w->mean, w->std, v->pixels, error));
+    return encode(v, start, tokens, observer, load_ms, encode_ms, error);
+}
