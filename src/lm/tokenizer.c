@@ -359,6 +359,11 @@ static candid_status cut_specials(const struct tokenizer *t, const char *text, s
     return status;
 }
 
+/* Written either way. */
+static bool begins_with_space(const char *text, size_t size) {
+    return text[0] == ' ' || (size >= SPACE_SIZE && memcmp(text, SPACE, SPACE_SIZE) == 0);
+}
+
 static candid_status encode_fragments(const struct tokenizer *t, const char *text, const struct fragment_list *list,
                                       bool add_space, struct token_list *out, candid_error *error) {
     struct merger m = {.t = t};
@@ -375,7 +380,7 @@ static candid_status encode_fragments(const struct tokenizer *t, const char *tex
         if (f->id >= 0) {
             status = token_list_push(out, f->id, error);
         } else {
-            const bool has_space = t->metaspace && text[f->begin] == ' ';
+            const bool has_space = t->metaspace && begins_with_space(text + f->begin, f->size);
             status = encode_plain(&m, text + f->begin, f->size, space_prefix && !has_space, out, error);
         }
         space_prefix = t->add_space_prefix && !t->prefix_first; /* further plain text follows a special piece */
