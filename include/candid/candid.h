@@ -92,9 +92,10 @@ typedef struct candid_model_params {
 
 CANDID_API candid_model_params candid_model_params_default(void);
 
-/* Opens a GGUF language model (and its mmproj), or a Hugging Face directory with safetensors weights: llava-hf's LLaVA-1.5
- * and LLaVA-NeXT, the original LLaVA's (its CLIP directory is mmproj_path then), LLaMA and Mistral. Files are
- * memory-mapped, not converted, and must not change meanwhile. params may be NULL (defaults). On success *out is owned by the caller: candid_model_free. */
+/* Opens a GGUF language model (and its mmproj), or a Hugging Face directory with safetensors weights: llava-hf's
+ * LLaVA-1.5 and LLaVA-NeXT, the original LLaVA's (its CLIP directory is mmproj_path then), LLaMA and Mistral. Files are
+ * memory-mapped, not converted, and must not change meanwhile. params may be NULL (defaults). On success *out is owned
+ * by the caller: candid_model_free. */
 CANDID_API candid_status candid_model_open(const char *path, const candid_model_params *params, candid_model **out,
                                            candid_error *error);
 

@@ -112,7 +112,8 @@ static candid_status encode_images(candid_context *c, const candid_image *const 
     TRY(prepare_vision(c, n_tokens, error));
     float *tokens = c->visual_tokens;
     for (size_t i = 0; i < n_images; i++) {
-        TRY(visual_encode(c->visual, images[i], &plans[i], tokens, observer, &stats->load_ms, &stats->encode_ms, error));
+        TRY(visual_encode(c->visual, images[i], &plans[i], tokens, observer, &stats->load_ms, &stats->encode_ms,
+                          error));
         tokens += (size_t)plans[i].span.n_tokens * (size_t)c->model->llama.n_embd;
     }
     return CANDID_OK;

@@ -21,10 +21,10 @@ static const char convert_help[] =
     "  --mmproj-out FILE  where to write the image encoder\n"
     "  --single           write both into OUT.gguf (candid reads it, llama.cpp does not)\n";
 
-static const char quantize_help[] =
-    "Usage: candid quantize IN.gguf OUT.gguf --type q8_0|q4_0|q4_k_m|q5_k_m|q6_k\n\n"
-    "Rounds the matrices of a GGUF language model (best from f32, f16 or bf16) to a smaller type. An image encoder in the\n"
-    "same file is copied as it is.\n";
+static const char quantize_help[] = "Usage: candid quantize IN.gguf OUT.gguf --type q8_0|q4_0|q4_k_m|q5_k_m|q6_k\n\n"
+                                    "Rounds the matrices of a GGUF language model (best from f32, f16 or bf16) to a "
+                                    "smaller type. An image encoder in the\n"
+                                    "same file is copied as it is.\n";
 
 struct convert_options {
     enum convert_type type;
@@ -35,9 +35,12 @@ struct convert_options {
 
 static int parse(int argc, char **argv, bool quantize, struct convert_options *o) {
     static const struct option long_options[] = {
-        {"type", required_argument, NULL, 't'},       {"mmproj", required_argument, NULL, 'm'},
-        {"mmproj-out", required_argument, NULL, 'o'}, {"single", no_argument, NULL, 's'},
-        {"help", no_argument, NULL, 'h'},             {NULL, 0, NULL, 0},
+        {"type", required_argument, NULL, 't'},
+        {"mmproj", required_argument, NULL, 'm'},
+        {"mmproj-out", required_argument, NULL, 'o'},
+        {"single", no_argument, NULL, 's'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     *o = (struct convert_options){.type = CONVERT_F16};
     opterr = 0;
@@ -64,8 +67,8 @@ static int parse(int argc, char **argv, bool quantize, struct convert_options *o
         }
     }
     if (argc - optind != 2 || (quantize && !o->has_type)) {
-        complain("%s; see candid %s --help", quantize ? "expected IN.gguf, OUT.gguf and --type" : "expected DIR and OUT.gguf",
-                 argv[0]);
+        complain("%s; see candid %s --help",
+                 quantize ? "expected IN.gguf, OUT.gguf and --type" : "expected DIR and OUT.gguf", argv[0]);
         return EXIT_USAGE;
     }
     o->in = argv[optind];
@@ -96,7 +99,8 @@ static bool same_file(const char *a, const char *b) {
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
-static int write_part(const struct gguf *model, enum convert_part part, const struct convert_options *o, const char *path) {
+static int write_part(const struct gguf *model, enum convert_part part, const struct convert_options *o,
+                      const char *path) {
     if (same_file(o->in, path)) {
         complain("%s: expected another file than the input", path);
         return EXIT_USAGE;

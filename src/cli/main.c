@@ -37,12 +37,8 @@ int main(int argc, char **argv) {
         const char *name;
         int (*run)(int argc, char **argv);
     } commands[] = {
-        {"caption", command_caption},
-        {"ask", command_ask},
-        {"model", command_model},
-        {"convert", command_convert},
-        {"quantize", command_quantize},
-        {"bench", command_bench},
+        {"caption", command_caption}, {"ask", command_ask},           {"model", command_model},
+        {"convert", command_convert}, {"quantize", command_quantize}, {"bench", command_bench},
     };
     if (argc < 2) {
         fputs(usage, stderr);

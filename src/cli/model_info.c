@@ -36,7 +36,7 @@ static int describe(const char *path, bool verbose) {
     candid_status status =
         path && file_is_directory(path) ? hf_open(path, NULL, &gguf, &silent, &error)
         : path                          ? gguf_open(path, &gguf, &error)
-                                        : gguf_open_memory(demo_model_begin, demo_model_size(), "(embedded demo model)", &gguf, &error);
+               : gguf_open_memory(demo_model_begin, demo_model_size(), "(embedded demo model)", &gguf, &error);
     if (status != CANDID_OK) {
         complain("%s", error.message);
         return EXIT_MODEL;
@@ -66,7 +66,8 @@ int command_model(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             puts("Usage: candid model [-v] [FILE|DIR...]\n\n"
-                 "Shows keys and tensor types of GGUF files and Hugging Face directories, of the embedded demo model when\n"
+                 "Shows keys and tensor types of GGUF files and Hugging Face directories, of the embedded demo model "
+                 "when\n"
                  "none is given.\n\n"
                  "  -v, --verbose  list every tensor");
             return EXIT_OK;

@@ -162,8 +162,7 @@ static bool apply(int option, const char *value, struct run_options *o) {
         o->kv_type = choice ? CANDID_KV_F32 : CANDID_KV_F16;
         return true;
     case OPT_TEMPLATE: o->conversation = value; return true;
-    case OPT_PREPROCESS:
-        return parse_preprocess(value, &g->preprocess);
+    case OPT_PREPROCESS: return parse_preprocess(value, &g->preprocess);
     case OPT_TOGETHER: o->together = true; return true;
     case OPT_MAX_NEW_TOKENS: return parse_int("--max-new-tokens", value, 1, 1 << 24, &g->max_new_tokens);
     case OPT_TEMPERATURE: return parse_float("--temperature", value, 0, 1000, &g->temperature);

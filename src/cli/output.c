@@ -29,11 +29,13 @@ static void run_id(const struct run_options *o, char id[9]) {
     if (o->model) {
         stat(o->model, &info);
     }
-    snprintf(text, sizeof text, "%lld %d %d %d %d %d %.9g %d %.9g %.9g %llu", (long long)info.st_size, (int)o->precision,
-             (int)o->kv_type, o->together, (int)g->preprocess, g->max_new_tokens, (double)g->temperature, g->top_k,
-             (double)g->top_p, (double)g->repetition_penalty, (unsigned long long)g->seed);
+    snprintf(text, sizeof text, "%lld %d %d %d %d %d %.9g %d %.9g %.9g %llu", (long long)info.st_size,
+             (int)o->precision, (int)o->kv_type, o->together, (int)g->preprocess, g->max_new_tokens,
+             (double)g->temperature, g->top_k, (double)g->top_p, (double)g->repetition_penalty,
+             (unsigned long long)g->seed);
     uint32_t crc = crc32_update(0, text, strlen(text));
-    const char *names[] = {o->model ? o->model : "", o->mmproj ? o->mmproj : "", o->conversation ? o->conversation : ""};
+    const char *names[] = {o->model ? o->model : "", o->mmproj ? o->mmproj : "",
+                           o->conversation ? o->conversation : ""};
     for (size_t i = 0; i < 3; i++) {
         crc = crc32_update(crc, names[i], strlen(names[i]) + 1);
     }

@@ -15,14 +15,15 @@ candid_status json_parse(const char *text, size_t size, const char *label, struc
     const char *end = text;
     cJSON *root = cJSON_ParseWithLengthOpts(text, size, &end, false);
     size_t rest = root && end >= text && end <= text + size ? (size_t)(end - text) : 0;
-    while (root && rest < size && (text[rest] == ' ' || text[rest] == '\n' || text[rest] == '\r' || text[rest] == '\t')) {
+    while (root && rest < size &&
+           (text[rest] == ' ' || text[rest] == '\n' || text[rest] == '\r' || text[rest] == '\t')) {
         rest++;
     }
     if (!root || rest != size) {
         const size_t at = root ? rest : end && end >= text && end <= text + size ? (size_t)(end - text) : 0;
         cJSON_Delete(root);
-        return fail(error, CANDID_ERROR_FORMAT, "%s: expected valid JSON, found an error near byte %zu of %zu", out->label,
-                    at, size);
+        return fail(error, CANDID_ERROR_FORMAT, "%s: expected valid JSON, found an error near byte %zu of %zu",
+                    out->label, at, size);
     }
     if (!cJSON_IsObject(root)) {
         char found[JSON_FOUND];
@@ -41,8 +42,8 @@ candid_status json_read(const char *path, size_t limit, struct json *out, candid
     file_label(path, out->label, sizeof out->label);
     candid_status status;
     if (file.size > limit) {
-        status = fail(error, CANDID_ERROR_FORMAT, "%s: expected a JSON file of at most %zu bytes, found %zu", out->label,
-                      limit, file.size);
+        status = fail(error, CANDID_ERROR_FORMAT, "%s: expected a JSON file of at most %zu bytes, found %zu",
+                      out->label, limit, file.size);
     } else if (file.size == 0) {
         status = fail(error, CANDID_ERROR_FORMAT, "%s: expected a JSON file, found an empty one", out->label);
     } else {

@@ -25,9 +25,9 @@ void json_free(struct json *j);
 const cJSON *json_find(const cJSON *object, const char *key);
 
 /*
- * Typed members of `object`. Absent or null: *out is left alone, so the caller sets the default first. Another kind or a
- * value outside of min..max is a CANDID_ERROR_FORMAT naming file and key. `path` is how messages call the object, such
- * as "text_config." or "".
+ * Typed members of `object`. Absent or null: *out is left alone, so the caller sets the default first. Another kind or
+ * a value outside of min..max is a CANDID_ERROR_FORMAT naming file and key. `path` is how messages call the object,
+ * such as "text_config." or "".
  */
 candid_status json_get_int(const struct json *j, const cJSON *object, const char *path, const char *key, int64_t min,
                            int64_t max, int64_t *out, candid_error *error);

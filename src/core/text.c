@@ -5,7 +5,6 @@
 #include <stdint.h>
 #include <string.h>
 
-
 /* Length of the valid UTF-8 sequence at p (n bytes left, n > 0), or 0. */
 static size_t utf8_length(const uint8_t *p, size_t n) {
     if (p[0] < 0x80) {

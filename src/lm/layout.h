@@ -62,8 +62,9 @@ struct image_span {
 int prompt_length(const struct prompt *prompt, const struct image_span *images);
 
 /*
- * Fills `layout` (initialised, its spans are replaced) for a tokenised prompt with these images. Text before the first image is SPAN_SYSTEM (BOS included), all later text
- * SPAN_QUESTION; a prompt without image is SPAN_QUESTION throughout. On failure the layout is unchanged.
+ * Fills `layout` (initialised, its spans are replaced) for a tokenised prompt with these images. Text before the first
+ * image is SPAN_SYSTEM (BOS included), all later text SPAN_QUESTION; a prompt without image is SPAN_QUESTION
+ * throughout. On failure the layout is unchanged.
  */
 candid_status layout_from_prompt(const struct prompt *prompt, const struct image_span *images, struct layout *layout,
                                  candid_error *error);

@@ -141,7 +141,8 @@ candid_status prompt_render(const char *conversation, const char *request, size_
     char shown[72];
     if (!hole) {
         return fail(error, CANDID_ERROR_ARGUMENT,
-                    "conversation \"%s\" is neither a template's name (vicuna_v1, llava_v1, llava_hf, mistral_instruct, plain) nor a text with "
+                    "conversation \"%s\" is neither a template's name (vicuna_v1, llava_v1, llava_hf, "
+                    "mistral_instruct, plain) nor a text with "
                     "\"" PROMPT "\" in it",
                     excerpt(used, shown));
     }

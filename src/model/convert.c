@@ -129,10 +129,10 @@ static int64_t source_row(int64_t r, int64_t head_dim) {
 
 /* Heads whose rows are to be permuted, or 0. */
 static int permuted_heads(const struct output *o, const char *name) {
-    return !o->halves || layer_of(name) < 0      ? 0
+    return !o->halves || layer_of(name) < 0    ? 0
            : ends_with(name, ".attn_q.weight") ? o->n_head
            : ends_with(name, ".attn_k.weight") ? o->n_head_kv
-                                                 : 0;
+                                               : 0;
 }
 
 /* Converts rows [first, first + n) to `to`; `wide`: n * ne[0] floats of room. */

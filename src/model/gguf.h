@@ -43,8 +43,8 @@ struct gguf_owner {
 
 /*
  * A model that is not a GGUF file, in its terms: `keys` are used up, names and table of the tensors are copied, their
- * data stay where they are and belong to `owner`, which is released by gguf_close, or here on failure. `path` stands for
- * the model in messages; file_size: bytes of all files behind it.
+ * data stay where they are and belong to `owner`, which is released by gguf_close, or here on failure. `path` stands
+ * for the model in messages; file_size: bytes of all files behind it.
  */
 struct gguf_keys;
 candid_status gguf_assemble(const char *path, struct gguf_keys *keys, const struct tensor *tensors, size_t n_tensors,

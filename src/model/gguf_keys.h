@@ -2,7 +2,8 @@
  * Builds the metadata of a GGUF file: key/value pairs in the format's encoding. Used to write files and to present
  * models of other formats in GGUF's terms.
  *
- * Start from {0}. Running out of memory is remembered and reported by gguf_keys_finish. Setting a key again replaces it.
+ * Start from {0}. Running out of memory is remembered and reported by gguf_keys_finish. Setting a key again replaces
+ * it.
  */
 #ifndef CANDID_MODEL_GGUF_KEYS_H
 #define CANDID_MODEL_GGUF_KEYS_H

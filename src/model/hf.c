@@ -79,20 +79,24 @@ static candid_status aligned_data(struct table *t, const struct safetensors_tens
     return CANDID_OK;
 }
 
-static candid_status add_tensor(struct table *t, const struct hf_shards *shards, const char *name, const char *gguf_name) {
+static candid_status add_tensor(struct table *t, const struct hf_shards *shards, const char *name,
+                                const char *gguf_name) {
     const struct safetensors *file = shards->files[0];
     const struct safetensors_tensor *s = hf_shards_find(shards, name, &file);
     if (!s) {
-        return fail(t->error, CANDID_ERROR_FORMAT, "%s: tensor %s: expected it in the model's files, found none of this name",
-                    safetensors_path(file), name);
+        return fail(t->error, CANDID_ERROR_FORMAT,
+                    "%s: tensor %s: expected it in the model's files, found none of this name", safetensors_path(file),
+                    name);
     }
     if (s->type == SAFETENSORS_OTHER) {
         return fail(t->error, CANDID_ERROR_UNSUPPORTED, "%s: tensor %s: expected F32, F16 or BF16, found %s",
                     safetensors_path(file), name, s->dtype);
     }
     if (s->n_dims < 1 || s->n_dims > 4 || s->size == 0) {
-        return fail(t->error, CANDID_ERROR_FORMAT, "%s: tensor %s: expected 1 to 4 dimensions above 0, found %d dimensions "
-                    "and %zu bytes", safetensors_path(file), name, s->n_dims, s->size);
+        return fail(t->error, CANDID_ERROR_FORMAT,
+                    "%s: tensor %s: expected 1 to 4 dimensions above 0, found %d dimensions "
+                    "and %zu bytes",
+                    safetensors_path(file), name, s->n_dims, s->size);
     }
     if (t->count == t->capacity) {
         const size_t capacity = 2 * t->capacity + 256;
@@ -141,7 +145,8 @@ static candid_status add_layer(struct table *t, const struct hf_shards *shards, 
 }
 
 /* The first prefix under which `probe` exists, or NULL. */
-static const char *find_prefix(const struct hf_shards *shards, const char *const *prefixes, size_t n, const char *probe) {
+static const char *find_prefix(const struct hf_shards *shards, const char *const *prefixes, size_t n,
+                               const char *probe) {
     for (size_t i = 0; i < n; i++) {
         char name[NAME];
         format_name(name, "%s%s", prefixes[i], probe);
@@ -157,18 +162,15 @@ static const char *find_prefix(const struct hf_shards *shards, const char *const
 /* ---- language model ---- */
 
 static const struct pair text_layer[] = {
-    {"input_layernorm.weight", "attn_norm.weight"},
-    {"self_attn.q_proj.weight", "attn_q.weight"},
-    {"self_attn.k_proj.weight", "attn_k.weight"},
-    {"self_attn.v_proj.weight", "attn_v.weight"},
-    {"self_attn.o_proj.weight", "attn_output.weight"},
-    {"post_attention_layernorm.weight", "ffn_norm.weight"},
-    {"mlp.gate_proj.weight", "ffn_gate.weight"},
-    {"mlp.up_proj.weight", "ffn_up.weight"},
+    {"input_layernorm.weight", "attn_norm.weight"},    {"self_attn.q_proj.weight", "attn_q.weight"},
+    {"self_attn.k_proj.weight", "attn_k.weight"},      {"self_attn.v_proj.weight", "attn_v.weight"},
+    {"self_attn.o_proj.weight", "attn_output.weight"}, {"post_attention_layernorm.weight", "ffn_norm.weight"},
+    {"mlp.gate_proj.weight", "ffn_gate.weight"},       {"mlp.up_proj.weight", "ffn_up.weight"},
     {"mlp.down_proj.weight", "ffn_down.weight"},
 };
 
-/* As on disk of llava-hf, as saved by newer transformers, as in original LLaVA and plain language models. NULL: none. */
+/* As on disk of llava-hf, as saved by newer transformers, as in original LLaVA and plain language models. NULL: none.
+ */
 static const char *text_prefix(const struct hf_shards *shards) {
     static const char *const prefixes[] = {"language_model.model.", "model.language_model.", "model."};
     return find_prefix(shards, prefixes, COUNT(prefixes), "embed_tokens.weight");
@@ -178,19 +180,20 @@ static const char *text_prefix(const struct hf_shards *shards) {
 static candid_status vocabulary_rows(const struct hf_shards *shards, int64_t *out, candid_error *error) {
     const char *prefix = text_prefix(shards);
     if (!prefix) {
-        return fail(error, CANDID_ERROR_FORMAT,
-                    "%s: tensor model.embed_tokens.weight: expected a language model, found none under this name or with "
-                    "the prefix language_model.model. or model.language_model.",
-                    safetensors_path(shards->files[0]));
+        return fail(
+            error, CANDID_ERROR_FORMAT,
+            "%s: tensor model.embed_tokens.weight: expected a language model, found none under this name or with "
+            "the prefix language_model.model. or model.language_model.",
+            safetensors_path(shards->files[0]));
     }
     char name[NAME];
     format_name(name, "%sembed_tokens.weight", prefix);
     const struct safetensors_tensor *table = hf_shards_find(shards, name, NULL);
     *out = table->shape[0];
-    return table->n_dims == 2 && *out > 0 ? CANDID_OK
-                                          : fail(error, CANDID_ERROR_FORMAT,
-                                                 "%s: tensor %s: expected two dimensions above 0, found %d dimensions",
-                                                 safetensors_path(shards->files[0]), name, table->n_dims);
+    return table->n_dims == 2 && *out > 0
+               ? CANDID_OK
+               : fail(error, CANDID_ERROR_FORMAT, "%s: tensor %s: expected two dimensions above 0, found %d dimensions",
+                      safetensors_path(shards->files[0]), name, table->n_dims);
 }
 
 static candid_status add_text(struct table *t, const struct hf_config *c) {
@@ -214,18 +217,28 @@ static candid_status add_text(struct table *t, const struct hf_config *c) {
 /* ---- image encoder and projector ---- */
 
 static const struct pair vision_layer[] = {
-    {"layer_norm1.weight", "ln1.weight"},        {"layer_norm1.bias", "ln1.bias"},
-    {"self_attn.q_proj.weight", "attn_q.weight"}, {"self_attn.q_proj.bias", "attn_q.bias"},
-    {"self_attn.k_proj.weight", "attn_k.weight"}, {"self_attn.k_proj.bias", "attn_k.bias"},
-    {"self_attn.v_proj.weight", "attn_v.weight"}, {"self_attn.v_proj.bias", "attn_v.bias"},
-    {"self_attn.out_proj.weight", "attn_out.weight"}, {"self_attn.out_proj.bias", "attn_out.bias"},
-    {"layer_norm2.weight", "ln2.weight"},        {"layer_norm2.bias", "ln2.bias"},
-    {"mlp.fc1.weight", "ffn_up.weight"},         {"mlp.fc1.bias", "ffn_up.bias"},
-    {"mlp.fc2.weight", "ffn_down.weight"},       {"mlp.fc2.bias", "ffn_down.bias"},
+    {"layer_norm1.weight", "ln1.weight"},
+    {"layer_norm1.bias", "ln1.bias"},
+    {"self_attn.q_proj.weight", "attn_q.weight"},
+    {"self_attn.q_proj.bias", "attn_q.bias"},
+    {"self_attn.k_proj.weight", "attn_k.weight"},
+    {"self_attn.k_proj.bias", "attn_k.bias"},
+    {"self_attn.v_proj.weight", "attn_v.weight"},
+    {"self_attn.v_proj.bias", "attn_v.bias"},
+    {"self_attn.out_proj.weight", "attn_out.weight"},
+    {"self_attn.out_proj.bias", "attn_out.bias"},
+    {"layer_norm2.weight", "ln2.weight"},
+    {"layer_norm2.bias", "ln2.bias"},
+    {"mlp.fc1.weight", "ffn_up.weight"},
+    {"mlp.fc1.bias", "ffn_up.bias"},
+    {"mlp.fc2.weight", "ffn_down.weight"},
+    {"mlp.fc2.bias", "ffn_down.bias"},
 };
 
 static const char *const vision_prefixes[] = {
-    "vision_tower.vision_model.", "model.vision_tower.vision_model.", "model.vision_tower.vision_tower.vision_model.",
+    "vision_tower.vision_model.",
+    "model.vision_tower.vision_model.",
+    "model.vision_tower.vision_tower.vision_model.",
     "vision_model.",
 };
 
@@ -233,7 +246,8 @@ static candid_status add_encoder(struct table *t, const struct hf_shards *shards
     const char *probe = "embeddings.class_embedding";
     const char *prefix = find_prefix(shards, vision_prefixes, COUNT(vision_prefixes), probe);
     if (!prefix) {
-        return fail(t->error, CANDID_ERROR_FORMAT, "%s: tensor vision_model.%s: expected a CLIP image encoder, found none",
+        return fail(t->error, CANDID_ERROR_FORMAT,
+                    "%s: tensor vision_model.%s: expected a CLIP image encoder, found none",
                     safetensors_path(shards->files[0]), probe);
     }
     TRY(add(t, shards, prefix, probe, "v.class_embd"));
@@ -274,17 +288,18 @@ static candid_status add_projector(struct table *t, const struct hf_config *c) {
         const char *newline = find_prefix(shards, newlines, 2, "");
         return c->next ? add_tensor(t, shards, newline ? newline : newlines[0], "v.image_newline") : CANDID_OK;
     }
-    return fail(t->error, CANDID_ERROR_FORMAT,
-                "%s: tensor multi_modal_projector.linear_1.weight: expected a projector, found none under this name nor "
-                "as model.mm_projector.0.weight",
-                safetensors_path(shards->files[0]));
+    return fail(
+        t->error, CANDID_ERROR_FORMAT,
+        "%s: tensor multi_modal_projector.linear_1.weight: expected a projector, found none under this name nor "
+        "as model.mm_projector.0.weight",
+        safetensors_path(shards->files[0]));
 }
 
 /* ---- nothing may be left over ---- */
 
 /* Tensors no forward pass of LLaVA reads: buffers, the norm after the feature layer, the other half of CLIP. */
 static bool is_harmless(const char *name) {
-    static const char *const parts[] = {"rotary_emb.inv_freq", "position_ids",     "post_layernorm.", "text_model.",
+    static const char *const parts[] = {"rotary_emb.inv_freq", "position_ids",      "post_layernorm.", "text_model.",
                                         "text_projection",     "visual_projection", "logit_scale"};
     for (size_t i = 0; i < COUNT(parts); i++) {
         if (strstr(name, parts[i])) {
@@ -354,10 +369,11 @@ static candid_status read_keys(const char *path, const char *vision_path, struct
     TRY(hf_shards_open(path, &d->main, error));
     *own_tower = find_prefix(&d->main, vision_prefixes, COUNT(vision_prefixes), "embeddings.class_embedding") != NULL;
     if (c->has_vision && !vision_path && (!*own_tower || c->layout == HF_ORIGINAL)) {
-        return fail(error, CANDID_ERROR_FORMAT,
-                    "%s: the image encoder is not described in this directory: give the directory of its CLIP model (such as "
-                    "clip-vit-large-patch14-336) as --mmproj",
-                    file_label(path, label, sizeof label));
+        return fail(
+            error, CANDID_ERROR_FORMAT,
+            "%s: the image encoder is not described in this directory: give the directory of its CLIP model (such as "
+            "clip-vit-large-patch14-336) as --mmproj",
+            file_label(path, label, sizeof label));
     }
     if (vision_path && !c->has_vision) {
         return fail(error, CANDID_ERROR_UNSUPPORTED,

@@ -5,11 +5,10 @@
  * Layouts:
  *   llava-hf     LlavaForConditionalGeneration and LlavaNextForConditionalGeneration, tensor names of old and new
  *                versions of transformers
- *   original     liuhaotian/llava-v1.5 and -v1.6: flat LLaMA keys; the CLIP tower in the same files or in a directory of
- *                its own (`vision_path`)
- *   text only    LlamaForCausalLM, MistralForCausalLM
- * Anything the forward pass would compute differently (other architectures, activations, quantised weights, tensors
- * without a place) is CANDID_ERROR_UNSUPPORTED in one sentence.
+ *   original     liuhaotian/llava-v1.5 and -v1.6: flat LLaMA keys; the CLIP tower in the same files or in a directory
+ * of its own (`vision_path`) text only    LlamaForCausalLM, MistralForCausalLM Anything the forward pass would compute
+ * differently (other architectures, activations, quantised weights, tensors without a place) is
+ * CANDID_ERROR_UNSUPPORTED in one sentence.
  */
 #ifndef CANDID_MODEL_HF_H
 #define CANDID_MODEL_HF_H
@@ -18,8 +17,8 @@
 #include "model/gguf.h"
 
 /*
- * Opens directory `path`; vision_path is the directory of a CLIP image encoder or NULL. Language model and image encoder
- * are both in *out (gguf_close). Rows of attn_q and attn_k stay in the order of transformers: the key
+ * Opens directory `path`; vision_path is the directory of a CLIP image encoder or NULL. Language model and image
+ * encoder are both in *out (gguf_close). Rows of attn_q and attn_k stay in the order of transformers: the key
  * "candid.rope_halves" tells the loader.
  */
 candid_status hf_open(const char *path, const char *vision_path, struct gguf **out, const struct logger *log,

@@ -193,7 +193,7 @@ static candid_status read_layout(const struct hf_node *n, struct hf_config *c) {
     }
     if (json_find(n->object, "quantization_config")) {
         return hf_unsupported(n, "quantization_config",
-                           "weights in F32, F16 or BF16 (quantise with `candid quantize` instead)");
+                              "weights in F32, F16 or BF16 (quantise with `candid quantize` instead)");
     }
     if (strcmp(type, "llava") == 0 || strcmp(type, "llava_next") == 0) {
         c->layout = json_find(n->object, "text_config") ? HF_LLAVA : HF_ORIGINAL;
@@ -217,9 +217,7 @@ static candid_status read_config(const struct json *j, struct gguf_keys *keys, s
     switch (c->layout) {
     case HF_CLIP: return CANDID_OK;
     case HF_TEXT: return read_text(&top, keys, c, log);
-    case HF_ORIGINAL:
-        TRY(read_text(&top, keys, c, log));
-        return read_llava_original(&top, keys, c);
+    case HF_ORIGINAL: TRY(read_text(&top, keys, c, log)); return read_llava_original(&top, keys, c);
     case HF_LLAVA: break;
     }
     struct hf_node text = {j, NULL, "text_config.", error};

@@ -31,8 +31,8 @@ static int compare_strings(const void *a, const void *b) {
 }
 
 /* Opens each file that weight_map names, once. */
-static candid_status open_mapped(struct hf_shards *s, const char *directory, const struct json *index,
-                                 const cJSON *map, candid_error *error) {
+static candid_status open_mapped(struct hf_shards *s, const char *directory, const struct json *index, const cJSON *map,
+                                 candid_error *error) {
     const size_t n = (size_t)cJSON_GetArraySize(map);
     const char **names = malloc((n + 1) * sizeof *names);
     if (!names) {
@@ -71,7 +71,8 @@ static candid_status check_index(const struct hf_shards *s, const struct json *i
         if (!hf_shards_find(s, item->string, &file)) {
             struct printable name, shard;
             return fail(error, CANDID_ERROR_FORMAT, "%s: tensor %s: expected it in %s, found none of this name",
-                        index->label, printable_string(&name, item->string), printable_string(&shard, item->valuestring));
+                        index->label, printable_string(&name, item->string),
+                        printable_string(&shard, item->valuestring));
         }
     }
     return CANDID_OK;
@@ -106,14 +107,16 @@ static candid_status no_weights(const char *directory, candid_error *error) {
         const bool there = file_exists(path);
         free(path);
         if (there) {
-            return fail(error, CANDID_ERROR_UNSUPPORTED,
-                        "%s: expected safetensors weights, found only %s: such pickle files can run code and are not read; "
-                        "save the model again with save_pretrained(safe_serialization=True)",
-                        label, pickles[i]);
+            return fail(
+                error, CANDID_ERROR_UNSUPPORTED,
+                "%s: expected safetensors weights, found only %s: such pickle files can run code and are not read; "
+                "save the model again with save_pretrained(safe_serialization=True)",
+                label, pickles[i]);
         }
     }
     return fail(error, CANDID_ERROR_IO,
-                "%s: expected model.safetensors or model.safetensors.index.json in the directory, found neither", label);
+                "%s: expected model.safetensors or model.safetensors.index.json in the directory, found neither",
+                label);
 }
 
 candid_status hf_shards_open(const char *directory, struct hf_shards *out, candid_error *error) {

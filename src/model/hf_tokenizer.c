@@ -88,8 +88,8 @@ static candid_status read_added_decoder(const struct json *j, struct hf_vocab *v
         TRY(json_get_string(j, item, "added_tokens_decoder.", "content", &content, error));
         TRY(json_get_bool(j, item, "added_tokens_decoder.", "special", &special, error));
         if (end == item->string || *end != '\0' || !content) {
-            return fail(error, CANDID_ERROR_FORMAT, "%s: key added_tokens_decoder: expected ids with contents, found others",
-                        j->label);
+            return fail(error, CANDID_ERROR_FORMAT,
+                        "%s: key added_tokens_decoder: expected ids with contents, found others", j->label);
         }
         TRY(add_token(v, id, content, special, j->label, error));
     }
@@ -138,8 +138,8 @@ static candid_status read_generation(const char *directory, struct hf_vocab *v, 
     size_t n = 0;
     for (; first && status == CANDID_OK; first = cJSON_IsArray(item) ? first->next : NULL) {
         if (n == 2 || !json_is_int(first, 0, MAX_VOCAB, &ids[n])) {
-            status = fail(error, CANDID_ERROR_UNSUPPORTED, "%s: key eos_token_id: expected one or two ids, found others",
-                          j.label);
+            status = fail(error, CANDID_ERROR_UNSUPPORTED,
+                          "%s: key eos_token_id: expected one or two ids, found others", j.label);
         }
         n++;
     }
@@ -278,7 +278,8 @@ static candid_status read_vocabulary(const char *directory, const struct json *c
         }
     } else if (status == CANDID_OK) {
         char label[208];
-        status = fail(error, CANDID_ERROR_IO, "%s: expected tokenizer.json or tokenizer.model in the directory, found neither",
+        status = fail(error, CANDID_ERROR_IO,
+                      "%s: expected tokenizer.json or tokenizer.model in the directory, found neither",
                       file_label(directory, label, sizeof label));
     }
     free(json_path);

@@ -19,7 +19,8 @@ struct file {
 };
 
 static candid_status unsupported(const struct file *f, const char *what) {
-    return fail(f->error, CANDID_ERROR_UNSUPPORTED, "%s: expected a LLaMA-style BPE tokenizer, found %s", f->j.label, what);
+    return fail(f->error, CANDID_ERROR_UNSUPPORTED, "%s: expected a LLaMA-style BPE tokenizer, found %s", f->j.label,
+                what);
 }
 
 static bool string_is(const cJSON *object, const char *key, const char *value) {
@@ -105,9 +106,9 @@ static candid_status read_vocab(const struct file *f, const cJSON *model) {
                         printable_string(&piece, item->string), json_found(item, found));
         }
         const bool is_unknown = unknown && strcmp(unknown, item->string) == 0;
-        const int32_t type = is_unknown                                       ? HF_UNKNOWN
+        const int32_t type = is_unknown                                     ? HF_UNKNOWN
                              : byte_fallback && is_byte_piece(item->string) ? HF_BYTE
-                                                                              : HF_NORMAL;
+                                                                            : HF_NORMAL;
         f->v->unknown = is_unknown ? id : f->v->unknown;
         TRY(hf_vocab_set(f->v, id, item->string, strlen(item->string), -1e6f, type, f->j.label, f->error));
     }
@@ -132,8 +133,9 @@ static candid_status read_added(const struct file *f) {
             TRY(json_get_bool(&f->j, item, "added_tokens[].", flags[i], &on, f->error));
             if (on) {
                 struct printable token;
-                return fail(f->error, CANDID_ERROR_UNSUPPORTED, "%s: added token %s: expected %s to be false, found true",
-                            f->j.label, printable_string(&token, content), flags[i]);
+                return fail(f->error, CANDID_ERROR_UNSUPPORTED,
+                            "%s: added token %s: expected %s to be false, found true", f->j.label,
+                            printable_string(&token, content), flags[i]);
             }
         }
         const int32_t type = id == f->v->unknown ? HF_UNKNOWN : special ? HF_CONTROL : HF_USER_DEFINED;

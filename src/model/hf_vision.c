@@ -23,7 +23,7 @@ candid_status hf_unsupported(const struct hf_node *n, const char *key, const cha
 }
 
 candid_status hf_expect_string(const struct hf_node *n, const char *key, const char *first, const char *other,
-                                   bool *second) {
+                               bool *second) {
     const char *value = first;
     TRY(json_get_string(n->j, n->object, n->path, key, &value, n->error));
     const bool is_other = other && strcmp(value, other) == 0;

@@ -96,7 +96,8 @@ static void pack_scales(const float scales[8], const float mins[8], uint8_t pack
     const float inverse_scale = max_scale > 0 ? 63.0f / max_scale : 0, inverse_min = max_min > 0 ? 63.0f / max_min : 0;
     memset(packed, 0, 12);
     for (int j = 0; j < 8; j++) {
-        const int s = clamp(nearest(inverse_scale * scales[j]), 0, 63), m = clamp(nearest(inverse_min * mins[j]), 0, 63);
+        const int s = clamp(nearest(inverse_scale * scales[j]), 0, 63),
+                  m = clamp(nearest(inverse_min * mins[j]), 0, 63);
         if (j < 4) {
             packed[j] = (uint8_t)s;
             packed[j + 4] = (uint8_t)m;

@@ -28,16 +28,27 @@ static const struct {
     uint32_t type;
     size_t bytes;
 } dtypes[] = {
-    {"F32", TYPE_F32, 4},           {"F16", TYPE_F16, 2},           {"BF16", TYPE_BF16, 2},
-    {"F64", SAFETENSORS_OTHER, 8},  {"I64", SAFETENSORS_OTHER, 8},  {"I32", SAFETENSORS_OTHER, 4},
-    {"I16", SAFETENSORS_OTHER, 2},  {"I8", SAFETENSORS_OTHER, 1},   {"U64", SAFETENSORS_OTHER, 8},
-    {"U32", SAFETENSORS_OTHER, 4},  {"U16", SAFETENSORS_OTHER, 2},  {"U8", SAFETENSORS_OTHER, 1},
-    {"BOOL", SAFETENSORS_OTHER, 1}, {"F8_E4M3", SAFETENSORS_OTHER, 1}, {"F8_E5M2", SAFETENSORS_OTHER, 1},
+    {"F32", TYPE_F32, 4},
+    {"F16", TYPE_F16, 2},
+    {"BF16", TYPE_BF16, 2},
+    {"F64", SAFETENSORS_OTHER, 8},
+    {"I64", SAFETENSORS_OTHER, 8},
+    {"I32", SAFETENSORS_OTHER, 4},
+    {"I16", SAFETENSORS_OTHER, 2},
+    {"I8", SAFETENSORS_OTHER, 1},
+    {"U64", SAFETENSORS_OTHER, 8},
+    {"U32", SAFETENSORS_OTHER, 4},
+    {"U16", SAFETENSORS_OTHER, 2},
+    {"U8", SAFETENSORS_OTHER, 1},
+    {"BOOL", SAFETENSORS_OTHER, 1},
+    {"F8_E4M3", SAFETENSORS_OTHER, 1},
+    {"F8_E5M2", SAFETENSORS_OTHER, 1},
 };
 
 static candid_status broken(const struct safetensors *s, const char *tensor, const char *what, candid_error *error) {
     struct printable name;
-    return fail(error, CANDID_ERROR_FORMAT, "%s: tensor %s: expected %s", s->label, printable_string(&name, tensor), what);
+    return fail(error, CANDID_ERROR_FORMAT, "%s: tensor %s: expected %s", s->label, printable_string(&name, tensor),
+                what);
 }
 
 static candid_status read_shape(const struct safetensors *s, const cJSON *item, struct safetensors_tensor *t,
@@ -82,8 +93,9 @@ static candid_status read_tensor(const struct safetensors *s, const cJSON *item,
     struct printable name;
     if (!bytes) {
         char found[JSON_FOUND];
-        return fail(error, CANDID_ERROR_UNSUPPORTED, "%s: tensor %s: expected a dtype such as F32, F16 or BF16, found %s",
-                    s->label, printable_string(&name, t->name), json_found(dtype, found));
+        return fail(error, CANDID_ERROR_UNSUPPORTED,
+                    "%s: tensor %s: expected a dtype such as F32, F16 or BF16, found %s", s->label,
+                    printable_string(&name, t->name), json_found(dtype, found));
     }
     const cJSON *offsets = json_find(item, "data_offsets");
     int64_t begin = 0, end = 0;
@@ -127,8 +139,8 @@ static candid_status check_cover(struct safetensors *s, candid_error *error) {
         const struct safetensors_tensor *t = &s->tensors[i];
         if (t->data != s->data + at) {
             return fail(error, CANDID_ERROR_FORMAT,
-                        "%s: tensor %s: expected its data at offset %zu (no gaps, no overlap), found offset %zu", s->label,
-                        printable_string(&name, t->name), at, (size_t)(t->data - s->data));
+                        "%s: tensor %s: expected its data at offset %zu (no gaps, no overlap), found offset %zu",
+                        s->label, printable_string(&name, t->name), at, (size_t)(t->data - s->data));
         }
         at += t->size;
     }
@@ -157,7 +169,8 @@ static candid_status parse(struct safetensors *s, candid_error *error) {
     memcpy(&header, s->file.data, 8);
     if (header > MAX_HEADER || header < 2 || s->file.data[8 < s->file.size ? 8 : 0] != '{') {
         return fail(error, CANDID_ERROR_FORMAT,
-                    "%s: expected a safetensors file (a header length up to %" PRIu64 " and a JSON object), found length "
+                    "%s: expected a safetensors file (a header length up to %" PRIu64
+                    " and a JSON object), found length "
                     "%" PRIu64,
                     s->label, MAX_HEADER, header);
     }

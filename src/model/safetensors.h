@@ -14,10 +14,10 @@
 #define SAFETENSORS_MAX_DIMS 8
 
 struct safetensors_tensor {
-    const char *name;  /* owned by the file */
-    const char *dtype; /* as written, such as "BF16" */
-    uint32_t type;     /* enum quant_type for F32, F16 and BF16, otherwise SAFETENSORS_OTHER */
-    int n_dims;        /* 0..SAFETENSORS_MAX_DIMS */
+    const char *name;                    /* owned by the file */
+    const char *dtype;                   /* as written, such as "BF16" */
+    uint32_t type;                       /* enum quant_type for F32, F16 and BF16, otherwise SAFETENSORS_OTHER */
+    int n_dims;                          /* 0..SAFETENSORS_MAX_DIMS */
     int64_t shape[SAFETENSORS_MAX_DIMS]; /* slowest dimension first; may hold zeros */
     const uint8_t *data;                 /* mapped; of any alignment */
     size_t size;                         /* bytes */

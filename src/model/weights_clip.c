@@ -93,8 +93,8 @@ static candid_status read_pinpoints(const struct loader *l, struct clip_weights 
         const int64_t value = gguf_array_i64(g, key, i);
         if (value < w->image_size || value > MAX_IMAGE || value % w->image_size != 0) {
             return fail(l->error, CANDID_ERROR_UNSUPPORTED,
-                        "%s: key %s: expected multiples of the image size %d up to %d, found %" PRId64, gguf_path(g), key,
-                        w->image_size, MAX_IMAGE, value);
+                        "%s: key %s: expected multiples of the image size %d up to %d, found %" PRId64, gguf_path(g),
+                        key, w->image_size, MAX_IMAGE, value);
         }
         w->pinpoints[i / 2][i % 2] = (int)value;
     }

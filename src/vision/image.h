@@ -32,8 +32,8 @@ candid_status image_pad_square(const struct candid_image *image, const uint8_t b
 candid_status image_preprocess(const struct candid_image *image, candid_preprocess mode, int size, const float mean[3],
                                const float std[3], float *pixels, candid_error *error);
 
-/* What the encoder sees of an image in one go: the image resized to width × height without regard to its aspect, then the
- * square of the encoder's size at (left, top), which may reach beyond: black there. */
+/* What the encoder sees of an image in one go: the image resized to width × height without regard to its aspect, then
+ * the square of the encoder's size at (left, top), which may reach beyond: black there. */
 struct image_view {
     int width, height, left, top;
 };

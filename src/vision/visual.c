@@ -166,8 +166,8 @@ static candid_status encode_view(struct visual *v, const struct candid_image *im
     return encode(v, start, tokens, observer, load_ms, encode_ms, error);
 }
 
-/* Copies what is kept of tile (tile_row, tile_col), which is in v->view, to its places. `rows`: device, the first token of
- * the large grid. */
+/* Copies what is kept of tile (tile_row, tile_col), which is in v->view, to its places. `rows`: device, the first token
+ * of the large grid. */
 static void place_tile(struct visual *v, const struct visual_plan *p, int tile_row, int tile_col, float *rows) {
     const int grid = v->w->grid;
     const size_t n_embd = (size_t)v->n_embd_lm;

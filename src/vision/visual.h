@@ -5,8 +5,8 @@
  * pad, crop   one view, its grid*grid tokens in row-major order.
  * anyres      LLaVA-NeXT: the whole image squeezed into one view, then the tiles of the best fitting resolution. The
  *             tiles' tokens form one large grid; the rows and columns that lie in the padding are dropped and each row
- *             is ended by the newline vector. (LLaVA: process_anyres_image and prepare_inputs_labels_for_multimodal with
- *             "spatial_unpad"; transformers: LlavaNextImageProcessor, pack_image_features, unpad_image.)
+ *             is ended by the newline vector. (LLaVA: process_anyres_image and prepare_inputs_labels_for_multimodal
+ * with "spatial_unpad"; transformers: LlavaNextImageProcessor, pack_image_features, unpad_image.)
  */
 #ifndef CANDID_VISION_VISUAL_H
 #define CANDID_VISION_VISUAL_H
@@ -17,10 +17,10 @@
 
 /* How one image of a given size is seen. */
 struct visual_plan {
-    candid_preprocess mode;             /* pad, crop or anyres */
-    struct image_span span;             /* what it is in the sequence: number of tokens; grid of a single view */
-    int tile_rows, tile_cols;           /* anyres: tiles */
-    int width, height, left, top;       /* anyres: size of the resized image, and where it lies on the tiles */
+    candid_preprocess mode;               /* pad, crop or anyres */
+    struct image_span span;               /* what it is in the sequence: number of tokens; grid of a single view */
+    int tile_rows, tile_cols;             /* anyres: tiles */
+    int width, height, left, top;         /* anyres: size of the resized image, and where it lies on the tiles */
     int first_row, first_col, rows, cols; /* anyres: the part of the large token grid that is kept */
 };
 
@@ -34,8 +34,8 @@ candid_status visual_create(const struct clip_weights *w, int n_embd_lm, struct 
                             candid_error *error);
 void visual_free(struct visual *v);
 
-/* Writes plan->span.n_tokens tokens (n_tokens, n_embd_lm) to device memory. Adds the time of preprocessing and of encoding
- * to *load_ms and *encode_ms. observer may be NULL. */
+/* Writes plan->span.n_tokens tokens (n_tokens, n_embd_lm) to device memory. Adds the time of preprocessing and of
+ * encoding to *load_ms and *encode_ms. observer may be NULL. */
 candid_status visual_encode(struct visual *v, const struct candid_image *image, const struct visual_plan *plan,
                             float *tokens, const struct observer *observer, double *load_ms, double *encode_ms,
                             candid_error *error);

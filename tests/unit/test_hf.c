@@ -193,8 +193,7 @@ static void check_prompt(const struct subject *s, const cJSON *item, int number,
 
 static void encode(const struct subject *s, const cJSON *item, struct watch *w, struct input *in) {
     const int n_embd = s->model->llama.n_embd;
-    const struct observer observer = {
-        .mask = 1u << SITE_IMAGE | 1u << SITE_VISION_HIDDEN, .see = see, .user_data = w};
+    const struct observer observer = {.mask = 1u << SITE_IMAGE | 1u << SITE_VISION_HIDDEN, .see = see, .user_data = w};
     size_t n_tokens = 0;
     const cJSON *name;
     cJSON_ArrayForEach(name, field(item, "images")) {
@@ -209,7 +208,8 @@ static void encode(const struct subject *s, const cJSON *item, struct watch *w, 
         in->tokens = realloc(in->tokens, (n_tokens + (size_t)plan.span.n_tokens) * (size_t)n_embd * sizeof(float));
         assert_non_null(in->tokens);
         double load = 0, time = 0;
-        OK(visual_encode(s->visual, image, &plan, in->tokens + n_tokens * (size_t)n_embd, &observer, &load, &time, error));
+        OK(visual_encode(s->visual, image, &plan, in->tokens + n_tokens * (size_t)n_embd, &observer, &load, &time,
+                         error));
         n_tokens += (size_t)plan.span.n_tokens;
         candid_image_free(image);
     }
@@ -227,7 +227,8 @@ static void prompt_to_rows(const struct subject *s, const struct input *in, stru
         const struct prompt_chunk *chunk = &in->prompt.chunks[c];
         const int count = chunk->image >= 0 ? in->spans[chunk->image].n_tokens : (int)chunk->count;
         for (int i = 0; i < count; i++, n++) {
-            rows[n] = (struct forward_row){.seq = seq, .position = n, .want_logits = all_logits || n + 1 == in->n_prompt};
+            rows[n] =
+                (struct forward_row){.seq = seq, .position = n, .want_logits = all_logits || n + 1 == in->n_prompt};
             if (chunk->image >= 0) {
                 rows[n].embedding = embedding;
                 embedding += s->model->llama.n_embd;

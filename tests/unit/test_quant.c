@@ -437,8 +437,9 @@ static void k_block_input(uint64_t *seed, int block, float x[QKK]) {
     }
 }
 
-/* Checksums (tests/golden/quant_k_reference.c) of what ggml's quantize_row_q4_K_ref, _q5_K_ref and _q6_K_ref (llama.cpp of llama-cpp-python 0.3.36) make of
- * the same input, compiled without contraction: ours are the same bits. And the error is as it should be. */
+/* Checksums (tests/golden/quant_k_reference.c) of what ggml's quantize_row_q4_K_ref, _q5_K_ref and _q6_K_ref (llama.cpp
+ * of llama-cpp-python 0.3.36) make of the same input, compiled without contraction: ours are the same bits. And the
+ * error is as it should be. */
 static void k_types_round_as_ggml_does(void **state) {
     (void)state;
     static const struct {
@@ -470,13 +471,20 @@ static void k_types_round_as_ggml_does(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_and_sizes),         cmocka_unit_test(every_half),
-        cmocka_unit_test(half_rounding),           cmocka_unit_test(bfloat),
-        cmocka_unit_test(decode_16_bit),           cmocka_unit_test(decode_q8_0_blocks),
-        cmocka_unit_test(decode_q4_0_block),       cmocka_unit_test(scale_min_patterns),
-        cmocka_unit_test(decode_q4_k_q5_k_blocks), cmocka_unit_test(decode_q6_k_blocks),
-        cmocka_unit_test(golden_blocks),           cmocka_unit_test(quantize_q8_0),
-        cmocka_unit_test(quantize_q4_0),           cmocka_unit_test(quantize_extremes),
+        cmocka_unit_test(names_and_sizes),
+        cmocka_unit_test(every_half),
+        cmocka_unit_test(half_rounding),
+        cmocka_unit_test(bfloat),
+        cmocka_unit_test(decode_16_bit),
+        cmocka_unit_test(decode_q8_0_blocks),
+        cmocka_unit_test(decode_q4_0_block),
+        cmocka_unit_test(scale_min_patterns),
+        cmocka_unit_test(decode_q4_k_q5_k_blocks),
+        cmocka_unit_test(decode_q6_k_blocks),
+        cmocka_unit_test(golden_blocks),
+        cmocka_unit_test(quantize_q8_0),
+        cmocka_unit_test(quantize_q4_0),
+        cmocka_unit_test(quantize_extremes),
         cmocka_unit_test(k_types_round_as_ggml_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

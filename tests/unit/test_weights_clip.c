@@ -654,7 +654,8 @@ static void knows_how_images_are_seen(void **state) {
     static const struct {
         void (*add)(struct gguf_writer *w);
         candid_preprocess expected;
-    } cases[] = {{NULL, CANDID_PREPROCESS_PAD}, {crop, CANDID_PREPROCESS_CROP}, {legacy_next, CANDID_PREPROCESS_ANYRES}};
+    } cases[] = {
+        {NULL, CANDID_PREPROCESS_PAD}, {crop, CANDID_PREPROCESS_CROP}, {legacy_next, CANDID_PREPROCESS_ANYRES}};
     static const char *const nothing[3] = {NULL};
     for (size_t i = 0; i < 3; i++) {
         struct file f = make(&o, nothing, cases[i].add);
