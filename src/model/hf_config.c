@@ -3,6 +3,7 @@
  * configuration classes (LlamaConfig, MistralConfig), because save_pretrained leaves out what equals them.
  */
 #include <float.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,10 +24,12 @@ static candid_status read_rope(const struct hf_node *n, struct gguf_keys *keys) 
     for (size_t i = 0; i < 2; i++) {
         const cJSON *rope = NULL;
         TRY(json_get_object(n->j, n->object, n->path, names[i], &rope, n->error));
-        const struct hf_node r = {n->j, rope, i ? "rope_scaling." : "rope_parameters.", n->error};
         if (!rope) {
             continue;
         }
+        char path[48];
+        snprintf(path, sizeof path, "%s%s.", n->path, names[i]);
+        const struct hf_node r = {n->j, rope, path, n->error};
         const char *key = json_find(rope, "rope_type") ? "rope_type" : "type";
         bool linear = false;
         TRY(hf_expect_string(&r, key, "default", "linear", &linear));
@@ -210,8 +213,9 @@ static candid_status read_layout(const struct hf_node *n, struct hf_config *c) {
     return CANDID_OK;
 }
 
-static candid_status read_config(const struct json *j, struct gguf_keys *keys, struct hf_config *c,
-                                 const struct logger *log, candid_error *error) {
+candid_status hf_parse_config(const struct json *j, struct gguf_keys *keys, struct hf_config *c,
+                              const struct logger *log, candid_error *error) {
+    *c = (struct hf_config){0};
     const struct hf_node top = {j, j->root, "", error};
     TRY(read_layout(&top, c));
     switch (c->layout) {
@@ -229,14 +233,13 @@ static candid_status read_config(const struct json *j, struct gguf_keys *keys, s
 
 candid_status hf_read_config(const char *directory, struct gguf_keys *keys, struct hf_config *out,
                              const struct logger *log, candid_error *error) {
-    *out = (struct hf_config){0};
     char *path = NULL;
     TRY(file_join(directory, "config.json", &path, error));
     struct json j;
     candid_status status = json_read(path, HF_MAX_JSON, &j, error);
     free(path);
     TRY(status);
-    status = read_config(&j, keys, out, log, error);
+    status = hf_parse_config(&j, keys, out, log, error);
     json_free(&j);
     return status;
 }

@@ -72,6 +72,15 @@ candid_status hf_read_config(const char *directory, struct gguf_keys *keys, stru
 candid_status hf_read_vision_config(const char *directory, struct gguf_keys *keys, struct hf_config *config,
                                     candid_error *error);
 
+/* The same from parsed files. *c is overwritten; image_size: pixels a side. */
+candid_status hf_parse_config(const struct json *j, struct gguf_keys *keys, struct hf_config *c,
+                              const struct logger *log, candid_error *error);
+candid_status hf_parse_vision_config(const struct json *j, struct gguf_keys *keys, struct hf_config *config,
+                                     int64_t *image_size, candid_error *error);
+/* preprocessor_config.json. square_decided: the model says elsewhere how images become squares. */
+candid_status hf_parse_preprocessor(const struct hf_node *n, int64_t image_size, bool square_decided,
+                                    struct gguf_keys *keys);
+
 /* ---- tokenizer ---- */
 
 /* Sets tokenizer.ggml.* and candid.conversation from tokenizer.json or tokenizer.model, tokenizer_config.json,
@@ -106,5 +115,14 @@ candid_status hf_read_tokenizer_json(const char *path, struct hf_vocab *v, struc
                                      candid_error *error);
 /* tokenizer.model: SentencePiece's ModelProto (sentencepiece_model.proto), BPE without normalisation. */
 candid_status hf_read_sentencepiece(const char *path, struct hf_vocab *v, candid_error *error);
+
+/* The same from memory. */
+candid_status hf_parse_tokenizer_json(const struct json *j, struct hf_vocab *v, struct gguf_keys *keys, bool *add_bos,
+                                      candid_error *error);
+candid_status hf_parse_sentencepiece(const uint8_t *data, size_t size, const char *label, struct hf_vocab *v,
+                                     candid_error *error);
+/* Sets tokenizer.ggml.* for n_rows rows; rows without a piece become "[PADn]". eot -1: none. */
+candid_status hf_set_vocabulary(const struct hf_vocab *v, int64_t n_rows, int64_t eot, bool add_bos,
+                                struct gguf_keys *keys, candid_error *error);
 
 #endif

@@ -176,12 +176,18 @@ static candid_status read_model(const struct model *m, struct bytes b) {
     return CANDID_OK;
 }
 
+candid_status hf_parse_sentencepiece(const uint8_t *data, size_t size, const char *label, struct hf_vocab *v,
+                                     candid_error *error) {
+    const struct model m = {label, v, error};
+    return read_model(&m, (struct bytes){data, data + size});
+}
+
 candid_status hf_read_sentencepiece(const char *path, struct hf_vocab *v, candid_error *error) {
     struct mapped_file file;
     TRY(file_map(path, "a SentencePiece model", &file, error));
     char label[208];
-    const struct model m = {file_label(path, label, sizeof label), v, error};
-    const candid_status status = read_model(&m, (struct bytes){file.data, file.data + file.size});
+    file_label(path, label, sizeof label);
+    const candid_status status = hf_parse_sentencepiece(file.data, file.size, label, v, error);
     file_unmap(&file);
     return status;
 }

@@ -259,6 +259,19 @@ static void set_vocabulary(const struct hf_vocab *v, int64_t n_rows, int64_t eot
     }
 }
 
+candid_status hf_set_vocabulary(const struct hf_vocab *v, int64_t n_rows, int64_t eot, bool add_bos,
+                                struct gguf_keys *keys, candid_error *error) {
+    float *scores = malloc((size_t)n_rows * sizeof *scores);
+    int32_t *types = malloc((size_t)n_rows * sizeof *types);
+    if (scores && types) {
+        set_vocabulary(v, n_rows, eot, add_bos, keys, scores, types);
+    }
+    const bool good = scores && types;
+    free(scores);
+    free(types);
+    return good ? CANDID_OK : fail_memory(error, "a vocabulary", (size_t)n_rows * 8);
+}
+
 static candid_status read_vocabulary(const char *directory, const struct json *config, struct hf_vocab *v,
                                      struct gguf_keys *keys, bool *add_bos, candid_error *error) {
     char *json_path = NULL, *model_path = NULL;
@@ -302,15 +315,7 @@ static candid_status read_all(const char *directory, int64_t n_rows, const struc
         return fail(error, CANDID_ERROR_FORMAT, "%s: expected at most %lld tokens (vocab_size), found %zu",
                     file_label(directory, label, sizeof label), (long long)n_rows, v->count);
     }
-    float *scores = malloc((size_t)n_rows * sizeof *scores);
-    int32_t *types = malloc((size_t)n_rows * sizeof *types);
-    if (scores && types) {
-        set_vocabulary(v, n_rows, eot, add_bos, keys, scores, types);
-    }
-    const bool good = scores && types;
-    free(scores);
-    free(types);
-    return good ? CANDID_OK : fail_memory(error, "a vocabulary", (size_t)n_rows * 8);
+    return hf_set_vocabulary(v, n_rows, eot, add_bos, keys, error);
 }
 
 candid_status hf_read_tokenizer(const char *directory, int64_t n_rows, struct gguf_keys *keys, const struct logger *log,

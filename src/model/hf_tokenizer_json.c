@@ -277,12 +277,18 @@ static candid_status read_file(const struct file *f, bool *add_bos) {
     return CANDID_OK;
 }
 
+candid_status hf_parse_tokenizer_json(const struct json *j, struct hf_vocab *v, struct gguf_keys *keys, bool *add_bos,
+                                      candid_error *error) {
+    const struct file f = {*j, v, keys, error};
+    v->add_space_prefix = false;
+    return read_file(&f, add_bos);
+}
+
 candid_status hf_read_tokenizer_json(const char *path, struct hf_vocab *v, struct gguf_keys *keys, bool *add_bos,
                                      candid_error *error) {
-    struct file f = {.v = v, .keys = keys, .error = error};
-    TRY(json_read(path, HF_MAX_JSON, &f.j, error));
-    v->add_space_prefix = false;
-    const candid_status status = read_file(&f, add_bos);
-    json_free(&f.j);
+    struct json j;
+    TRY(json_read(path, HF_MAX_JSON, &j, error));
+    const candid_status status = hf_parse_tokenizer_json(&j, v, keys, add_bos, error);
+    json_free(&j);
     return status;
 }

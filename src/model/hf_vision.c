@@ -121,8 +121,8 @@ static candid_status expect_size(const struct hf_node *n, const char *key, int64
 }
 
 /* The one pipeline we compute: RGB, bicubic to the encoder's size, 1/255, mean and deviation. */
-static candid_status read_preprocessor(const struct hf_node *n, int64_t image_size, bool square_decided,
-                                       struct gguf_keys *keys) {
+candid_status hf_parse_preprocessor(const struct hf_node *n, int64_t image_size, bool square_decided,
+                                    struct gguf_keys *keys) {
     int64_t resample = 3;
     double factor = 1.0 / 255.0;
     TRY(hf_expect_bool(n, "do_resize", true, true));
@@ -167,9 +167,25 @@ static candid_status read_preprocessor_file(const char *directory, int64_t image
     TRY(status);
     /* The original LLaVA says in config.json how it makes squares, whatever CLIP's own file says. */
     const bool square_decided = c->next || c->layout == HF_ORIGINAL;
-    status = read_preprocessor(&(struct hf_node){&j, j.root, "", error}, image_size, square_decided, keys);
+    status = hf_parse_preprocessor(&(struct hf_node){&j, j.root, "", error}, image_size, square_decided, keys);
     json_free(&j);
     return status;
+}
+
+candid_status hf_parse_vision_config(const struct json *j, struct gguf_keys *keys, struct hf_config *config,
+                                     int64_t *image_size, candid_error *error) {
+    struct hf_node n = {j, j->root, "", error};
+    const char *type = "";
+    TRY(json_get_string(j, j->root, "", "model_type", &type, error));
+    if (strcmp(type, "clip_vision_model") != 0) { /* a LLaVA or a whole CLIP */
+        n = (struct hf_node){j, NULL, "vision_config.", error};
+        TRY(json_get_object(j, j->root, "", "vision_config", &n.object, error));
+    }
+    if (!n.object) {
+        return fail(error, CANDID_ERROR_UNSUPPORTED, "%s: key vision_config: expected an image encoder, found none",
+                    j->label);
+    }
+    return read_encoder(&n, keys, config, image_size);
 }
 
 candid_status hf_read_vision_config(const char *directory, struct gguf_keys *keys, struct hf_config *config,
@@ -180,21 +196,8 @@ candid_status hf_read_vision_config(const char *directory, struct gguf_keys *key
     candid_status status = json_read(path, HF_MAX_JSON, &j, error);
     free(path);
     TRY(status);
-    struct hf_node n = {&j, j.root, "", error};
-    const char *type = "";
     int64_t image_size = 0;
-    status = json_get_string(&j, j.root, "", "model_type", &type, error);
-    if (status == CANDID_OK && strcmp(type, "clip_vision_model") != 0) { /* a LLaVA or a whole CLIP */
-        n = (struct hf_node){&j, NULL, "vision_config.", error};
-        status = json_get_object(&j, j.root, "", "vision_config", &n.object, error);
-    }
-    if (status == CANDID_OK && !n.object) {
-        status = fail(error, CANDID_ERROR_UNSUPPORTED, "%s: key vision_config: expected an image encoder, found none",
-                      j.label);
-    }
-    if (status == CANDID_OK) {
-        status = read_encoder(&n, keys, config, &image_size);
-    }
+    status = hf_parse_vision_config(&j, keys, config, &image_size, error);
     json_free(&j);
     return status == CANDID_OK ? read_preprocessor_file(directory, image_size, config, keys, error) : status;
 }

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the seed files of fuzz_gguf to corpus/gguf: small valid files of every shape the reader and the loaders know.
+"""Writes the seed files of fuzz_gguf and fuzz_hf to corpus/: small valid files of every shape the readers know.
 
 Standard library only; the files are the same on every machine.
 """
+import json
 import pathlib
 import struct
 
@@ -132,3 +133,78 @@ folder = pathlib.Path(__file__).parent / "corpus" / "gguf"
 folder.mkdir(parents=True, exist_ok=True)
 for name, data in seeds.items():
     (folder / f"{name}.gguf").write_bytes(data)
+
+# ---- fuzz_hf: one byte that chooses the parser, then the file ----
+
+
+def safetensors(tensors):
+    """tensors: (name, dtype, shape, bytes)."""
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, dtype, shape, content in tensors:
+        header[name] = dict(dtype=dtype, shape=shape, data_offsets=[len(data), len(data) + len(content)])
+        data += content
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def varint(n):
+    n &= (1 << 64) - 1
+    out = b""
+    while n >= 0x80:
+        out += bytes([n & 0x7F | 0x80])
+        n >>= 7
+    return out + bytes([n])
+
+
+def field(number, wire, content):
+    head = varint(number << 3 | wire)
+    return head + (varint(content) if wire == 0 else varint(len(content)) + content if wire == 2 else content)
+
+
+def sentencepiece(pieces):
+    """pieces: (text, score, type)."""
+    out = b""
+    for text, score, kind in pieces:
+        out += field(1, 2, field(1, 2, text.encode()) + field(2, 5, struct.pack("<f", score)) + field(3, 0, kind))
+    return (out + field(2, 2, field(3, 0, 2) + field(35, 0, 1) + field(40, 0, 0) + field(41, 0, 1) + field(43, 0, -1)) +
+            field(3, 2, field(1, 2, b"identity") + field(3, 0, 1) + field(4, 0, 0) + field(5, 0, 1)))
+
+
+space = "\u2581"
+words = ["<unk>", "<s>", "</s>", "<0x20>", "<0xF0>", space, "T", "h", "e", "q", "u", "i", "c", "k", "Th", "The", space + "The",
+         "qu", "ick", "ic", "quick", space + "quick", "1"]
+merges = ["T h", "Th e", space + " The", "q u", "i c", "ic k", "qu ick", space + " quick"]
+added = [dict(id=i, content=words[i], single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+         for i in range(3)]
+bpe = dict(type="BPE", dropout=None, unk_token="<unk>", fuse_unk=True, byte_fallback=True, ignore_merges=False,
+           vocab={w: i for i, w in enumerate(words)}, merges=merges)
+prepend = dict(type="Sequence", normalizers=[dict(type="Prepend", prepend=space),
+                                             dict(type="Replace", pattern=dict(String=" "), content=space)])
+post = dict(type="TemplateProcessing", single=[dict(SpecialToken=dict(id="<s>", type_id=0)), dict(Sequence=dict(id="A"))])
+metaspace = dict(type="Metaspace", replacement=space, prepend_scheme="first", split=False)
+text = dict(model_type="llama", hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
+            vocab_size=432, rms_norm_eps=1e-5, rope_parameters=dict(rope_type="linear", factor=2.0, rope_theta=1e4))
+vision = dict(model_type="clip_vision_model", hidden_size=32, num_attention_heads=4, image_size=56, patch_size=14,
+              hidden_act="quick_gelu")
+pre = dict(crop_size=dict(height=56, width=56), size=dict(shortest_edge=56), resample=3, image_mean=[0.5, 0.5, 0.5],
+           do_center_crop=True, rescale_factor=1 / 255)
+hf = {
+    "weights": b"\0" + safetensors([("a", "F32", [2], bytes(8)), ("b.weight", "BF16", [2, 3], bytes(12)),
+                                    ("c", "I64", [], bytes(8)), ("d", "F16", [0, 4], b"")]),
+    "tokenizer": b"\1" + json.dumps(dict(added_tokens=added, normalizer=prepend, pre_tokenizer=None, post_processor=post,
+                                         model=bpe)).encode(),
+    "tokenizer-pairs": b"\1" + json.dumps(dict(added_tokens=added, normalizer=None, pre_tokenizer=metaspace, model=dict(
+        bpe, merges=[m.split(" ") for m in merges]))).encode(),
+    "sentencepiece": b"\2" + sentencepiece([(w, -float(i), 2 if i == 0 else 3 if i < 3 else 6 if w[0] == "<" else 1)
+                                            for i, w in enumerate(words)]),
+    "config-llava": b"\3" + json.dumps(dict(pre, model_type="llava", text_config=text, vision_config=vision,
+                                            vision_feature_layer=-2, image_token_index=32000)).encode(),
+    "config-next": b"\3" + json.dumps(dict(pre, model_type="llava_next", text_config=dict(text, model_type="mistral"),
+                                           vision_config=vision, image_grid_pinpoints=[[56, 112], [112, 56]])).encode(),
+    "config-original": b"\3" + json.dumps(dict(text, model_type="llava", mm_vision_select_layer=-2, image_aspect_ratio="pad",
+                                               mm_projector_type="mlp2x_gelu", mm_vision_tower="clip")).encode(),
+}
+folder = pathlib.Path(__file__).parent / "corpus" / "hf"
+folder.mkdir(parents=True, exist_ok=True)
+for name, data in hf.items():
+    (folder / name).write_bytes(data)
