@@ -20,6 +20,17 @@ if(NOT STB_INCLUDE_DIR)
   message(FATAL_ERROR "stb_image.h not found: install libstb-dev")
 endif()
 
+# Optional: with libjpeg-turbo the pixels of JPEG images are Pillow's to the byte, with stb_image nearly so.
+option(CANDID_LIBJPEG "Decode JPEG by libjpeg-turbo when it is found" ON)
+if(CANDID_LIBJPEG)
+  pkg_check_modules(LIBJPEG IMPORTED_TARGET libjpeg)
+endif()
+if(LIBJPEG_FOUND)
+  message(STATUS "JPEG images: libjpeg-turbo ${LIBJPEG_VERSION}")
+else()
+  message(STATUS "JPEG images: stb_image (install libjpeg-dev for pixels equal to Pillow's)")
+endif()
+
 if(CANDID_CUDA)
   message(WARNING "CANDID_CUDA=ON: this version has no CUDA backend yet; the build runs on the CPU only")
 endif()

@@ -7,6 +7,7 @@
 #include "core/file.h"
 #include "core/status.h"
 #include "model/hf.h"
+#include "vision/decode.h"
 
 candid_model_params candid_model_params_default(void) {
     return (candid_model_params){.struct_size = sizeof(candid_model_params)};
@@ -54,9 +55,9 @@ static candid_status load(struct candid_model *m, const candid_model_params *par
     TRY(backend_cpu_create(m->precision, m->n_threads, &m->log, &backend, error));
     memcpy(m->backend, backend->description, sizeof m->backend);
     backend_destroy(backend);
-    log_write(&m->log, CANDID_LOG_INFO, "%s: %d layers, width %d, %d heads, %d tokens, context %d; %s",
+    log_write(&m->log, CANDID_LOG_INFO, "%s: %d layers, width %d, %d heads, %d tokens, context %d; %s; JPEG by %s",
               gguf_path(m->lm_file), m->llama.n_layer, m->llama.n_embd, m->llama.n_head, m->llama.n_vocab,
-              m->llama.n_ctx_train, m->backend);
+              m->llama.n_ctx_train, m->backend, jpeg_decoder_name());
     return CANDID_OK;
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "vision/decode.h"
 
 static const char usage[] = "candid - a vision-language runtime that says what it sees\n"
                             "\n"
@@ -49,7 +50,7 @@ int main(int argc, char **argv) {
         return EXIT_OK;
     }
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "version") == 0) {
-        printf("candid %s\n", candid_version());
+        printf("candid %s\nJPEG images are decoded by %s\n", candid_version(), jpeg_decoder_name());
         return EXIT_OK;
     }
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {

@@ -1,7 +1,8 @@
 /*
  * Decoders of the image formats, one function each, from an encoded file in memory to RGB pixels.
  *
- * JPEG, PNG and GIF are decoded by stb_image, but never from the file as it came: each decoder walks the container
+ * PNG and GIF are decoded by stb_image, JPEG by libjpeg-turbo where the build has found it and by stb_image elsewhere,
+ * but never from the file as it came: each decoder walks the container
  * itself, refuses what is truncated or contradictory, and hands stb_image a clean copy of the parts that matter
  * (no metadata, no unknown chunks, no transparency, full palettes). stb_image tolerates a lot of damage silently and
  * reads stale memory for some of it; the walk turns that into errors and makes every result a function of the file.
@@ -53,6 +54,13 @@ candid_status image_broken(const struct encoded_image *file, const char *format,
  */
 candid_status stb_decode(const struct encoded_image *file, const char *format, const uint8_t *clean, size_t size,
                          int channels, int width, int height, uint8_t **pixels, candid_error *error);
+
+/* Decodes the clean JPEG file `clean` to RGB, with the library the build has chosen (src/vision/jpeg_*.c); otherwise
+ * like stb_decode. */
+candid_status jpeg_decode(const struct encoded_image *file, const uint8_t *clean, size_t size, int width, int height,
+                          uint8_t **pixels, candid_error *error);
+/* "libjpeg-turbo 2.1.5" or "stb_image". */
+const char *jpeg_decoder_name(void);
 
 /* A buffer that is filled from the front; the decoders know an upper bound of what they write. */
 struct byte_writer {

@@ -1,7 +1,8 @@
 /*
  * libFuzzer target: the files of Hugging Face directories. The first byte chooses what the rest is: safetensors,
- * tokenizer.json, tokenizer.model or config.json. What is accepted is used: tensors are read, the tokenizer is built from
- * the keys and encodes a text. Nothing may crash, read outside of the input, or allocate far more than the input's size.
+ * tokenizer.json, tokenizer.model or config.json. What is accepted is used: tensors are read, the tokenizer is built
+ * from the keys and encodes a text. Nothing may crash, read outside of the input, or allocate far more than the input's
+ * size.
  */
 #include <stdlib.h>
 #include <string.h>
