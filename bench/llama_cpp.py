@@ -21,13 +21,18 @@ def _run(*command, **kw):
 
 def _source(cache, version):
     """Download and unpack the package; return the directory of its llama.cpp."""
-    found = sorted(cache.glob("llama_cpp_python-*/vendor/llama.cpp/CMakeLists.txt"))
+    pattern = f"llama_cpp_python-{version or '*'}/vendor/llama.cpp/CMakeLists.txt"
+    by_version = lambda p: [int(n) for n in re.findall(r"\d+", p.parents[2].name)]    # 0.3.9 before 0.3.36
+    found = sorted(cache.glob(pattern), key=by_version)
     if not found:
         name = "llama-cpp-python" + (f"=={version}" if version else "")
         _run(sys.executable, "-m", "pip", "download", "--no-binary", ":all:", "--no-deps", "-d", cache, name)
-        with tarfile.open(next(cache.glob("llama_cpp_python-*.tar.gz"))) as tar:
-            tar.extractall(cache, filter="data")
-        found = sorted(cache.glob("llama_cpp_python-*/vendor/llama.cpp/CMakeLists.txt"))
+        for package in cache.glob("llama_cpp_python-*.tar.gz"):
+            with tarfile.open(package) as tar:
+                tar.extractall(cache, filter="data")
+        found = sorted(cache.glob(pattern), key=by_version)
+        if not found:
+            raise SystemExit(f"llama-cpp-python {version or ''}: the downloaded package has no vendor/llama.cpp")
     return found[-1].parent
 
 
@@ -43,12 +48,14 @@ def build(cache, jobs, version=None):
     """Return (driver path, description), building only what is missing or out of date."""
     cache = pathlib.Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
-    tree, out = _source(cache, version), cache / "build"
+    tree = _source(cache, version)
+    release = tree.parents[1].name.removeprefix("llama_cpp_python-")
+    out = cache / f"build-{release}"
     if not list(out.rglob("libmtmd.a")):
         _run("cmake", "-S", tree, "-B", out, *CMAKE_OPTIONS)
         _run("cmake", "--build", out, "-j", jobs, "--target", "llama", "mtmd")
     source = HERE / "llama_cpp_driver.cpp"
-    driver = cache / f"llama_cpp_driver-{hashlib.sha1(source.read_bytes()).hexdigest()[:10]}"
+    driver = cache / f"llama_cpp_driver-{release}-{hashlib.sha1(source.read_bytes()).hexdigest()[:10]}"
     if not driver.exists():
         libs = [next(out.rglob(f"lib{n}.a")) for n in ("mtmd", "llama", "ggml", "ggml-cpu", "ggml-base")]
         _run(os.environ.get("CXX", "c++"), "-O2", "-std=c++17", source, "-o", driver, "-I", tree / "include",

@@ -1,4 +1,5 @@
 /* candid_generate: checks a request, encodes its images, runs the generate loop, packs the result. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,12 +59,12 @@ static candid_status check_params(const candid_generate_params *p, candid_error 
 }
 
 /* How many tokens may be generated, or the error that the request does not fit. */
-static candid_status fit_context(const candid_context *c, int n_prompt, int requested, int *max_new,
+static candid_status fit_context(const candid_context *c, int64_t n_prompt, int requested, int *max_new,
                                  candid_error *error) {
-    const int left = c->n_ctx - n_prompt;
+    const int left = n_prompt < c->n_ctx ? c->n_ctx - (int)n_prompt : 0;
     if (left < 1 || requested > left) {
         return fail(error, CANDID_ERROR_CONTEXT,
-                    "the prompt has %d tokens and %d new ones were requested, but the context window holds %d",
+                    "the prompt has %" PRId64 " tokens and %d new ones were requested, but the context window holds %d",
                     n_prompt, requested > 0 ? requested : 1, c->n_ctx);
     }
     *max_new = requested > 0 ? requested : left < DEFAULT_NEW_TOKENS ? left : DEFAULT_NEW_TOKENS;

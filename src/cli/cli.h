@@ -23,6 +23,7 @@ int command_ask(int argc, char **argv);
 int command_model(int argc, char **argv);
 int command_convert(int argc, char **argv);
 int command_quantize(int argc, char **argv);
+int command_verify(int argc, char **argv);
 int command_bench(int argc, char **argv);
 
 /* ---- options of the commands that run a model ---- */

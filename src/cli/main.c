@@ -15,6 +15,7 @@ static const char usage[] = "candid - a vision-language runtime that says what i
                             "  candid convert DIR OUT.gguf   write a Hugging Face directory as GGUF\n"
                             "  candid quantize IN OUT --type T\n"
                             "                                round a GGUF model to a smaller type\n"
+                            "  candid verify [MODEL]         compare the fast with the exact path on this machine\n"
                             "  candid bench                  measure prefill, decode and image encoding\n"
                             "  candid COMMAND --help         options of a command\n"
                             "  candid --version\n"

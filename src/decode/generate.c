@@ -82,7 +82,7 @@ static candid_status take_token(const struct generation *g, float *logits, struc
 }
 
 static candid_status run(const struct generation *g, float *logits, struct generated *out, candid_error *error) {
-    const int n_prompt = prompt_length(g->prompt, g->images);
+    const int n_prompt = (int)prompt_length(g->prompt, g->images); /* fits in the context, see struct generation */
     if (n_prompt < 1) {
         return fail(error, CANDID_ERROR_ARGUMENT, "the prompt is empty: expected at least one token");
     }

@@ -142,6 +142,7 @@ candid_status kv_fork(const struct kv_seq *seq, struct kv_seq **out, candid_erro
     candid_status status = seq_grow(copy, seq->n_blocks, error);
     if (status == CANDID_OK) {
         status = layout_copy(&copy->layout, &seq->layout, error);
+        layout_truncate(&copy->layout, seq->length); /* it may run ahead of the tokens, while a prompt is read */
     }
     if (status != CANDID_OK) {
         kv_seq_free(copy);
@@ -159,21 +160,21 @@ candid_status kv_fork(const struct kv_seq *seq, struct kv_seq **out, candid_erro
     return CANDID_OK;
 }
 
+/* Drops the blocks from number `keep` on. */
+static void drop_blocks(struct kv_seq *seq, int keep) {
+    for (int i = keep; i < seq->n_blocks; i++) {
+        block_drop(seq->cache, seq->block_ids[i]);
+    }
+    seq->n_blocks = keep < seq->n_blocks ? keep : seq->n_blocks;
+}
+
 void kv_truncate(struct kv_seq *seq, int length) {
     if (length < 0) {
         length = 0;
     }
-    if (length >= seq->length) {
-        return;
-    }
-    int keep = (length + KV_BLOCK - 1) / KV_BLOCK;
-    for (int i = keep; i < seq->n_blocks; i++) {
-        block_drop(seq->cache, seq->block_ids[i]);
-    }
-    seq->n_blocks = keep;
-    seq->length = length;
-    seq->pending = 0;
-    layout_truncate(&seq->layout, length);
+    seq->length = length < seq->length ? length : seq->length;
+    layout_truncate(&seq->layout, seq->length);
+    kv_abandon(seq);
 }
 
 /* Gives block i of the sequence memory of its own, with the same content. */
@@ -202,9 +203,14 @@ candid_status kv_reserve(struct kv_seq *seq, int n, candid_error *error) {
     if (first < seq->n_blocks) {
         TRY(make_exclusive(seq, first, error));
     }
+    const int had = seq->n_blocks;
     while (seq->n_blocks < needed) {
         int id = 0;
-        TRY(block_take(seq->cache, &id, error));
+        const candid_status status = block_take(seq->cache, &id, error);
+        if (status != CANDID_OK) { /* a request too large must not starve the other sequences */
+            drop_blocks(seq, had);
+            return status;
+        }
         seq->block_ids[seq->n_blocks] = id;
         seq->blocks[seq->n_blocks] = seq->cache->memory[id];
         seq->n_blocks++;
@@ -223,4 +229,5 @@ void kv_commit(struct kv_seq *seq) {
 
 void kv_abandon(struct kv_seq *seq) {
     seq->pending = 0;
+    drop_blocks(seq, (seq->length + KV_BLOCK - 1) / KV_BLOCK);
 }

@@ -111,11 +111,11 @@ const struct span *layout_find_image(const struct layout *layout, int image) {
     return NULL;
 }
 
-int prompt_length(const struct prompt *prompt, const struct image_span *images) {
-    int length = 0;
+int64_t prompt_length(const struct prompt *prompt, const struct image_span *images) {
+    int64_t length = 0;
     for (size_t i = 0; i < prompt->n_chunks; i++) {
         const struct prompt_chunk *chunk = &prompt->chunks[i];
-        length += chunk->image >= 0 ? images[chunk->image].n_tokens : (int)chunk->count;
+        length += chunk->image >= 0 ? images[chunk->image].n_tokens : (int64_t)chunk->count;
     }
     return length;
 }

@@ -59,7 +59,7 @@ struct image_span {
 };
 
 /* Positions of a tokenised prompt; `images` is indexed by the number of the image. */
-int prompt_length(const struct prompt *prompt, const struct image_span *images);
+int64_t prompt_length(const struct prompt *prompt, const struct image_span *images);
 
 /*
  * Fills `layout` (initialised, its spans are replaced) for a tokenised prompt with these images. Text before the first

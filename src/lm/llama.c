@@ -26,6 +26,7 @@ struct llama {
     float *rope;      /* (rows, rope.n_dims/2, 2) */
     float *logits;    /* (logit_rows, n_vocab), grown on demand */
     int logit_rows;
+    float *saved; /* (rows, n_embd) the residual stream while an observer is shown something else; made on demand */
 
     /* host */
     int32_t *ids, *positions;    /* [rows] */
@@ -81,7 +82,8 @@ void llama_free(struct llama *m) {
     if (!m) {
         return;
     }
-    float *device[] = {m->x, m->normed, m->q, m->k, m->v, m->heads, m->projected, m->gate, m->up, m->rope, m->logits};
+    float *device[] = {m->x,         m->normed, m->q,  m->k,    m->v,      m->heads,
+                       m->projected, m->gate,   m->up, m->rope, m->logits, m->saved};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
         m->b->ops->release(m->b, device[i]);
     }
@@ -240,6 +242,64 @@ static candid_status attend(struct llama *m, const struct forward_row *rows, int
     return CANDID_OK;
 }
 
+/* The rest of a layer after its attention, for n_rows rows of m->x and m->heads. */
+static candid_status finish_layer(struct llama *m, const struct llama_layer *layer, int n_rows, candid_error *error) {
+    const struct llama_weights *w = m->w;
+    struct backend *b = m->b;
+    const struct backend_ops *op = b->ops;
+    const int n_embd = w->n_embd;
+
+    /* x += Wo heads */
+    struct linear_job out = {&layer->attn_out, NULL, m->projected};
+    TRY(op->linear(b, m->heads, n_rows, w->n_head * w->head_dim, &out, 1, error));
+    op->add(b, m->x, m->projected, (size_t)n_rows * (size_t)n_embd);
+
+    /* x += Wdown (silu(Wgate h) * Wup h),  h = RMSNorm(x) */
+    op->rms_norm(b, m->normed, m->x, layer->ffn_norm, n_rows, n_embd, w->rms_eps);
+    struct linear_job gate_up[] = {{&layer->ffn_gate, NULL, m->gate}, {&layer->ffn_up, NULL, m->up}};
+    TRY(op->linear(b, m->normed, n_rows, n_embd, gate_up, 2, error));
+    op->silu_mul(b, m->gate, m->up, (size_t)n_rows * (size_t)w->n_ff);
+    struct linear_job down = {&layer->ffn_down, NULL, m->projected};
+    TRY(op->linear(b, m->gate, n_rows, w->n_ff, &down, 1, error));
+    op->add(b, m->x, m->projected, (size_t)n_rows * (size_t)n_embd);
+    return CANDID_OK;
+}
+
+/* m->logits = Whead RMSNorm(x) */
+static candid_status apply_head(struct llama *m, int n_rows, candid_error *error) {
+    const struct llama_weights *w = m->w;
+    m->b->ops->rms_norm(m->b, m->normed, m->x, w->output_norm, n_rows, w->n_embd, w->rms_eps);
+    struct linear_job head = {&w->output, NULL, m->logits};
+    return m->b->ops->linear(m->b, m->normed, n_rows, w->n_embd, &head, 1, error);
+}
+
+/* Keeps the residual stream aside, so that an observer can be shown what is not part of the computation. */
+static candid_status save_stream(struct llama *m, int n_rows, candid_error *error) {
+    const size_t n_embd = (size_t)m->w->n_embd;
+    if (!m->saved) {
+        TRY(device_floats(m, (size_t)m->max_rows, n_embd, &m->saved, error));
+    }
+    m->b->ops->copy(m->b, m->saved, m->x, (size_t)n_rows * n_embd * sizeof(float));
+    return CANDID_OK;
+}
+
+static void restore_stream(struct llama *m, int n_rows) {
+    m->b->ops->copy(m->b, m->x, m->saved, (size_t)n_rows * (size_t)m->w->n_embd * sizeof(float));
+}
+
+/* site: early_logits, the head on layer l's output */
+static candid_status show_early_logits(struct llama *m, const struct forward_row *rows, int n_rows, int l,
+                                       const struct observer *o, candid_error *error) {
+    TRY(save_stream(m, n_rows, error));
+    const int kept = keep_wanted(m, rows, n_rows, m->x, m->w->n_embd);
+    if (kept > 0) {
+        TRY(apply_head(m, kept, error));
+        TRY(at_site(m, o, SITE_EARLY_LOGITS, l, m->logits, kept, m->w->n_vocab, error));
+    }
+    restore_stream(m, n_rows);
+    return CANDID_OK;
+}
+
 static candid_status run_layers(struct llama *m, const struct forward_row *rows, int n_rows, const struct observer *o,
                                 float *logits, candid_error *error) {
     const struct llama_weights *w = m->w;
@@ -278,41 +338,33 @@ static candid_status run_layers(struct llama *m, const struct forward_row *rows,
         TRY(attend(m, rows, n_rows, l, o, error));
         TRY(at_site(m, o, SITE_HEAD_OUTPUT, l, m->heads, n_rows, n_q, error));
 
-        /* Past the last attention only the rows whose logits are wanted matter. */
-        if (l == w->n_layer - 1 && !observes(o, SITE_HIDDEN)) {
-            keep_wanted(m, rows, n_rows, m->x, n_embd);
-            n_rows = keep_wanted(m, rows, n_rows, m->heads, n_q);
-            if (n_rows == 0) {
-                return CANDID_OK;
+        if (l < w->n_layer - 1) {
+            TRY(finish_layer(m, layer, n_rows, error));
+            TRY(at_site(m, o, SITE_HIDDEN, l, m->x, n_rows, n_embd, error));
+            if (observes(o, SITE_EARLY_LOGITS)) {
+                TRY(show_early_logits(m, rows, n_rows, l, o, error));
             }
+            continue;
         }
-
-        /* x += Wo heads */
-        struct linear_job out = {&layer->attn_out, NULL, m->projected};
-        TRY(op->linear(b, m->heads, n_rows, n_q, &out, 1, error));
-        op->add(b, m->x, m->projected, (size_t)n_rows * (size_t)n_embd);
-
-        /* x += Wdown (silu(Wgate h) * Wup h),  h = RMSNorm(x) */
-        op->rms_norm(b, m->normed, m->x, layer->ffn_norm, n_rows, n_embd, w->rms_eps);
-        struct linear_job gate_up[] = {{&layer->ffn_gate, NULL, m->gate}, {&layer->ffn_up, NULL, m->up}};
-        TRY(op->linear(b, m->normed, n_rows, n_embd, gate_up, 2, error));
-        op->silu_mul(b, m->gate, m->up, (size_t)n_rows * (size_t)w->n_ff);
-        struct linear_job down = {&layer->ffn_down, NULL, m->projected};
-        TRY(op->linear(b, m->gate, n_rows, w->n_ff, &down, 1, error));
-        op->add(b, m->x, m->projected, (size_t)n_rows * (size_t)n_embd);
-        TRY(at_site(m, o, SITE_HIDDEN, l, m->x, n_rows, n_embd, error));
-    }
-    if (observes(o, SITE_HIDDEN)) {
-        n_rows = keep_wanted(m, rows, n_rows, m->x, n_embd);
+        /* Past the last attention only the rows whose logits are wanted matter. An observer of the others is shown a
+         * pass of its own, so that looking changes nothing. */
+        if (observes(o, SITE_HIDDEN)) {
+            TRY(save_stream(m, n_rows, error));
+            TRY(finish_layer(m, layer, n_rows, error));
+            TRY(at_site(m, o, SITE_HIDDEN, l, m->x, n_rows, n_embd, error));
+            restore_stream(m, n_rows);
+        }
+        keep_wanted(m, rows, n_rows, m->x, n_embd);
+        n_rows = keep_wanted(m, rows, n_rows, m->heads, n_q);
         if (n_rows == 0) {
             return CANDID_OK;
         }
+        TRY(finish_layer(m, layer, n_rows, error));
     }
 
-    /* logits = Whead RMSNorm(x); site: early_logits is this product on an earlier layer's x */
-    op->rms_norm(b, m->normed, m->x, w->output_norm, n_rows, n_embd, w->rms_eps);
-    struct linear_job head = {&w->output, NULL, m->logits};
-    TRY(op->linear(b, m->normed, n_rows, n_embd, &head, 1, error));
+    /* logits = Whead RMSNorm(x) */
+    TRY(apply_head(m, n_rows, error));
+    TRY(at_site(m, o, SITE_EARLY_LOGITS, w->n_layer - 1, m->logits, n_rows, w->n_vocab, error));
     TRY(at_site(m, o, SITE_LOGITS, -1, m->logits, n_rows, w->n_vocab, error));
     op->download(b, logits, m->logits, (size_t)n_rows * (size_t)w->n_vocab * sizeof(float));
     return CANDID_OK;

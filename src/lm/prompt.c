@@ -155,7 +155,13 @@ candid_status prompt_render(const char *conversation, const char *request, size_
                     n_images);
     }
     struct buffer b = {0};
-    const candid_status status = render(&b, used, request, n_images, error);
+    candid_status status = render(&b, used, request, n_images, error);
+    /* Taking a place out, or putting the request in, may have joined pieces to a new one. */
+    if (status == CANDID_OK && count_images(b.data) != n_images) {
+        status = fail(error, CANDID_ERROR_ARGUMENT,
+                      "conversation \"%s\" with this request has places (\"" IMAGE "\") for %zu images, %zu are given",
+                      excerpt(used, shown), count_images(b.data), n_images);
+    }
     if (status != CANDID_OK) {
         free(b.data);
         return status;

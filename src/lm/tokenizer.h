@@ -25,7 +25,8 @@ void token_list_free(struct token_list *list);
 /*
  * Reads tokenizer.ggml.*; pieces point into the gguf, which must outlive the tokenizer. The arrays tokens, scores and
  * token_type must be there and of one length; any model but "llama" is CANDID_ERROR_UNSUPPORTED. Defaults of absent
- * keys: no BOS, no EOS, unknown id 0, add_bos_token (if there is a BOS) and add_space_prefix true.
+ * keys: BOS 1 and EOS 2 where those are control pieces (else none), unknown id 0, add_bos_token (if there is a BOS) and
+ * add_space_prefix true.
  */
 candid_status tokenizer_create(const struct gguf *gguf, struct tokenizer **out, candid_error *error);
 void tokenizer_free(struct tokenizer *t);
@@ -45,7 +46,8 @@ bool tokenizer_is_end(const struct tokenizer *t, int32_t id); /* EOS, or tokeniz
  * after a special piece gets that space too, as in llama.cpp and transformers' (legacy) LlamaTokenizer, unless the
  * model wants it at the start only (tokenizer_prefix_first).
  * Bytes for which the vocabulary has no byte token become the unknown token.
- * Never adds BOS or EOS. On failure nothing is appended. O(n log n) time.
+ * Never adds BOS or EOS. On failure nothing is appended. O(n log n) time, plus a search of the text for each special
+ * piece.
  */
 candid_status tokenizer_encode(const struct tokenizer *t, const char *text, size_t size, bool parse_special,
                                bool add_space, struct token_list *out, candid_error *error);

@@ -228,6 +228,10 @@ static candid_status check_model(const struct gguf *gguf, candid_error *error) {
     return CANDID_OK;
 }
 
+static bool is_control(const struct tokenizer *t, int32_t id) {
+    return id < t->n_vocab && t->pieces[id].type == PIECE_CONTROL;
+}
+
 static candid_status load(const struct gguf *gguf, struct tokenizer *t, candid_error *error) {
     size_t count = 0;
     TRY(check_model(gguf, error));
@@ -238,7 +242,10 @@ static candid_status load(const struct gguf *gguf, struct tokenizer *t, candid_e
     TRY(allocate(t, error));
     TRY(read_pieces(gguf, t, error));
 
+    /* SentencePiece's own ids, as llama.cpp takes them where a file says nothing. */
     int32_t unknown = 0;
+    t->bos = is_control(t, 1) ? 1 : -1;
+    t->eos = is_control(t, 2) ? 2 : -1;
     TRY(get_id(gguf, "tokenizer.ggml.unknown_token_id", t, &unknown, error));
     TRY(get_id(gguf, "tokenizer.ggml.bos_token_id", t, &t->bos, error));
     TRY(get_id(gguf, "tokenizer.ggml.eos_token_id", t, &t->eos, error));

@@ -366,7 +366,7 @@ static candid_status read_keys(const char *path, const char *vision_path, struct
                     "%s: expected a language model, found an image encoder: give it as the second directory (--mmproj)",
                     file_label(path, label, sizeof label));
     }
-    TRY(hf_shards_open(path, &d->main, error));
+    TRY(hf_shards_open(path, &d->main, log, error));
     *own_tower = find_prefix(&d->main, vision_prefixes, COUNT(vision_prefixes), "embeddings.class_embedding") != NULL;
     if (c->has_vision && !vision_path && (!*own_tower || c->layout == HF_ORIGINAL)) {
         return fail(
@@ -381,7 +381,7 @@ static candid_status read_keys(const char *path, const char *vision_path, struct
                     file_label(path, label, sizeof label));
     }
     if (vision_path && !*own_tower) {
-        TRY(hf_shards_open(vision_path, &d->vision, error));
+        TRY(hf_shards_open(vision_path, &d->vision, log, error));
     }
     if (c->has_vision) {
         TRY(hf_read_vision_config(vision_path ? vision_path : path, keys, c, error));

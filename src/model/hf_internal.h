@@ -19,7 +19,8 @@ struct hf_shards {
 };
 
 /* Opens `directory`'s model.safetensors, or the shards of model.safetensors.index.json. Start from {0}. */
-candid_status hf_shards_open(const char *directory, struct hf_shards *out, candid_error *error);
+candid_status hf_shards_open(const char *directory, struct hf_shards *out, const struct logger *log,
+                             candid_error *error);
 void hf_shards_close(struct hf_shards *s);
 /* The tensor and (file may be NULL) the file it is in; NULL if absent. */
 const struct safetensors_tensor *hf_shards_find(const struct hf_shards *s, const char *name,

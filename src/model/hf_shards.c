@@ -78,7 +78,27 @@ static candid_status check_index(const struct hf_shards *s, const struct json *i
     return CANDID_OK;
 }
 
-static candid_status open_index(const char *path, const char *directory, struct hf_shards *s, candid_error *error) {
+/* metadata.total_size, where the index has it: bytes of all tensors. Nobody else checks it and some are wrong, hence a
+ * warning. */
+static void check_total(const struct hf_shards *s, const struct json *index, const struct logger *log) {
+    int64_t expected = 0, found = 0;
+    for (size_t f = 0; f < s->n_files; f++) {
+        for (size_t i = 0; i < safetensors_count(s->files[f]); i++) {
+            found += (int64_t)safetensors_at(s->files[f], i)->size;
+        }
+    }
+    const cJSON *total = json_find(json_find(index->root, "metadata"), "total_size");
+    if (json_is_int(total, 0, INT64_MAX, &expected) && expected != found) {
+        log_write(
+            log, CANDID_LOG_WARN,
+            "%s: metadata.total_size is %lld, but the tensors of the files have %lld bytes: is a shard of another "
+            "model?",
+            index->label, (long long)expected, (long long)found);
+    }
+}
+
+static candid_status open_index(const char *path, const char *directory, struct hf_shards *s, const struct logger *log,
+                                candid_error *error) {
     struct json index;
     TRY(json_read(path, HF_MAX_JSON, &index, error));
     const cJSON *map = NULL;
@@ -92,6 +112,9 @@ static candid_status open_index(const char *path, const char *directory, struct 
     }
     if (status == CANDID_OK) {
         status = check_index(s, &index, map, error);
+    }
+    if (status == CANDID_OK) {
+        check_total(s, &index, log);
     }
     json_free(&index);
     return status;
@@ -119,7 +142,8 @@ static candid_status no_weights(const char *directory, candid_error *error) {
                 label);
 }
 
-candid_status hf_shards_open(const char *directory, struct hf_shards *out, candid_error *error) {
+candid_status hf_shards_open(const char *directory, struct hf_shards *out, const struct logger *log,
+                             candid_error *error) {
     char *single = NULL, *index = NULL;
     candid_status status = file_join(directory, "model.safetensors", &single, error);
     if (status == CANDID_OK) {
@@ -128,7 +152,7 @@ candid_status hf_shards_open(const char *directory, struct hf_shards *out, candi
     if (status == CANDID_OK) {
         /* both there: the single file, as transformers does */
         status = file_exists(single)  ? add_file(out, directory, "model.safetensors", error)
-                 : file_exists(index) ? open_index(index, directory, out, error)
+                 : file_exists(index) ? open_index(index, directory, out, log, error)
                                       : no_weights(directory, error);
     }
     free(single);

@@ -33,12 +33,17 @@ enum {
     MARKER_APP14 = 0xEE
 };
 
+/* Each scan costs a pass over all blocks, however few bytes it has: a few kilobytes could keep a decoder busy for an
+ * hour. Real progressive files have about ten scans. */
+#define MAX_SCANS       200
+#define MAX_SCAN_PIXELS ((uint64_t)1 << 33)
+
 struct jpeg_walk {
     const struct encoded_image *file;
     struct byte_writer clean;
     int width, height, components; /* 0 before the frame header */
     int adobe_transform;           /* -1 without an Adobe segment */
-    bool has_scan;
+    int n_scans;
 };
 
 /* stb_image copies the symbols of a table into 256 bytes without looking at their number. */
@@ -113,7 +118,12 @@ static candid_status read_segment(struct jpeg_walk *walk, int marker, const uint
         if (size < 6 || size != 4 + 2 * (size_t)body[0]) {
             return image_broken(file, "JPEG", "a scan header has a wrong length", error);
         }
-        walk->has_scan = *keep = true;
+        *keep = true;
+        walk->n_scans++;
+        if (walk->n_scans > MAX_SCANS ||
+            (uint64_t)walk->n_scans * (uint64_t)walk->width * (uint64_t)walk->height > MAX_SCAN_PIXELS) {
+            return image_broken(file, "JPEG", "it has too many scans for its size", error);
+        }
         return CANDID_OK;
     default: break;
     }
@@ -190,12 +200,15 @@ static candid_status walk_jpeg(struct jpeg_walk *walk, candid_error *error) {
             if (end == file->size) {
                 return image_truncated(file, "JPEG", "end-of-image marker", error);
             }
+            if (end == pos) {
+                return image_broken(file, "JPEG", "a scan without data", error);
+            }
             write_bytes(&walk->clean, file->data + pos, end - pos);
             pos = end;
         }
     }
     write_bytes(&walk->clean, (uint8_t[2]){0xFF, MARKER_EOI}, 2);
-    if (!walk->has_scan) {
+    if (walk->n_scans == 0) {
         return image_broken(file, "JPEG", "it holds no image", error);
     }
     if (walk->components == 4 && walk->adobe_transform != 0 && walk->adobe_transform != 2) {

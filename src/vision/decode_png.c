@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/crc32.h"
 #include "core/status.h"
 #include "vision/decode.h"
 
@@ -22,24 +23,6 @@ struct png_parts {
     uint8_t palette[PNG_PALETTE_SIZE];
     bool has_header, has_palette, has_data, has_end;
 };
-
-static void make_crc_table(uint32_t table[256]) {
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t c = i;
-        for (int bit = 0; bit < 8; bit++) {
-            c = c & 1 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
-        }
-        table[i] = c;
-    }
-}
-
-static uint32_t crc32_of(const uint32_t table[256], const uint8_t *bytes, size_t size) {
-    uint32_t c = 0xFFFFFFFFu;
-    for (size_t i = 0; i < size; i++) {
-        c = table[(c ^ bytes[i]) & 255] ^ (c >> 8);
-    }
-    return ~c;
-}
 
 static void write_u32be(struct byte_writer *writer, uint32_t value) {
     write_bytes(writer,
@@ -87,8 +70,6 @@ static candid_status read_header(const struct encoded_image *file, struct png_pa
 /* Collects the parts; appends image data to *data. */
 static candid_status walk_png(const struct encoded_image *file, struct png_parts *parts, struct byte_writer *data,
                               candid_error *error) {
-    uint32_t table[256];
-    make_crc_table(table);
     size_t pos = PNG_SIGNATURE_SIZE;
     while (!parts->has_end) {
         if (file->size - pos < PNG_CHUNK_OVERHEAD ||
@@ -97,7 +78,7 @@ static candid_status walk_png(const struct encoded_image *file, struct png_parts
         }
         size_t size = read_u32be(file->data + pos);
         const uint8_t *type = file->data + pos + 4, *body = type + 4;
-        if (crc32_of(table, type, size + 4) != read_u32be(body + size)) {
+        if (crc32_update(0, type, size + 4) != read_u32be(body + size)) {
             return fail(error, CANDID_ERROR_FORMAT, "%s: broken PNG file: the chunk at byte %zu has a wrong checksum",
                         file->name, pos);
         }

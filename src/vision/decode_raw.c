@@ -41,7 +41,7 @@ static candid_status set_mask(struct bmp_walk *walk, int channel, uint32_t mask,
     return CANDID_OK;
 }
 
-static candid_status read_masks(struct bmp_walk *walk, size_t header_size, uint32_t compression, candid_error *error) {
+static candid_status read_masks(struct bmp_walk *walk, uint32_t compression, candid_error *error) {
     uint32_t masks[3] = {0xFF0000, 0xFF00, 0xFF};
     if (compression != 0) {
         /* Bit fields follow the 40-byte header or are part of a longer one: the same place. */
@@ -118,7 +118,7 @@ static candid_status walk_bmp(struct bmp_walk *walk, candid_error *error) {
                     "%s: broken BMP file: %d bits per pixel, expected 1, 4, 8, 16, 24 or 32", file->name, bits);
     }
     if (bits == 16 || bits == 32) {
-        TRY(read_masks(walk, header_size, compression, error));
+        TRY(read_masks(walk, compression, error));
     }
     walk->stride = ((size_t)walk->width * (size_t)bits + 31) / 32 * 4;
     /* The padding of the last row may be missing. */

@@ -12,16 +12,17 @@
 #include "core/status.h"
 #include "vision/decode.h"
 
-/* zlib streams may announce less than they hold; stb_image doubles its buffer until it has 4 GiB. */
-#define STB_MAX_ALLOCATION ((size_t)INT32_MAX)
+/* zlib streams may hold more than the pixels need; stb_image doubles its buffer until it has 4 GiB. What a picture of
+ * the size found can need is known before. Per thread and set for each call: stb_image has no place for it. */
+static _Thread_local size_t stb_limit;
 
 /* Zeroed, so that what a corrupt file leaves out is the same in every run. */
 static void *stb_malloc(size_t size) {
-    return size > STB_MAX_ALLOCATION ? NULL : calloc(1, size ? size : 1);
+    return size > stb_limit ? NULL : calloc(1, size ? size : 1);
 }
 
 static void *stb_realloc(void *old, size_t old_size, size_t size) {
-    if (size > STB_MAX_ALLOCATION) {
+    if (size > stb_limit) {
         return NULL;
     }
     uint8_t *p = realloc(old, size ? size : 1);
@@ -65,14 +66,19 @@ candid_status stb_decode(const struct encoded_image *file, const char *format, c
         return fail(error, CANDID_ERROR_UNSUPPORTED, "%s: %s file of %zu bytes, at most %d are supported", file->name,
                     format, size, INT32_MAX);
     }
+    /* At most 8 bytes a pixel and 8 a row, doubled by growing; never less than the file or a decoder's tables. */
+    const size_t raw = ((size_t)width + 1) * (size_t)height * 8;
+    stb_limit = 2 * raw + 2 * size + ((size_t)1 << 20);
+    stb_limit = stb_limit > INT32_MAX ? INT32_MAX : stb_limit;
     stbi__g_failure_reason = NULL; /* thread-local; some failures leave the reason of an earlier one */
     int x = 0, y = 0, n = 0;
     uint8_t *result = stbi_load_from_memory(clean, (int)size, &x, &y, &n, channels);
     if (!result) {
         const char *reason = stbi__g_failure_reason;
         if (reason && strcmp(reason, "outofmem") == 0) {
-            return fail(error, CANDID_ERROR_MEMORY, "%s: out of memory decoding a %s image of %d×%d pixels", file->name,
-                        format, width, height);
+            return fail(error, CANDID_ERROR_MEMORY,
+                        "%s: out of memory decoding a %s image of %d×%d pixels, or it holds more data than that",
+                        file->name, format, width, height);
         }
         return image_broken(file, format, reason && *reason ? reason : "compressed data ends early", error);
     }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every `candid …` command of the README runs as written, in a folder with the files it names.
+# Every `candid …` command of README and docs runs as written, in a folder with the files it names.
 . "$SOURCE_DIR/tests/cli/common.sh"
 mkdir "$work/play" "$work/bin" "$work/play/photos"
 ln -s "$CANDID" "$work/bin/candid"
@@ -8,13 +8,14 @@ cp "$image" "$work/play/photo.jpg" # decoders go by content, not by name
 cp "$image" "$work/play/photos/one.png"
 cp "$demo_model" "$work/play/llava.gguf"
 cp "$demo_model" "$work/play/mmproj.gguf"
+ln -s "$SOURCE_DIR/tests/golden/hf/llava15_mha" "$work/play/llava-1.5-7b-hf"
 cd "$work/play" || exit 1
 count=0
 while IFS= read -r command; do
-    PATH="$work/bin:$PATH" bash -c "$command" >"$work/out" 2>"$work/err" </dev/null || fail "README: $command"
+    PATH="$work/bin:$PATH" bash -c "$command" >"$work/out" 2>"$work/err" </dev/null || fail "in the documentation: $command"
     count=$((count + 1))
-done < <(awk '/^```sh/ {inside = 1; next} /^```/ {inside = 0} inside && /^candid /' "$SOURCE_DIR/README.md")
-[ $count -ge 8 ] || fail "only $count commands found in the README"
+done < <(awk '/^```sh/ {inside = 1; next} /^```/ {inside = 0} inside && /^candid /' "$SOURCE_DIR/README.md" "$SOURCE_DIR"/docs/*.md)
+[ $count -ge 14 ] || fail "only $count commands found"
 # The two commands of the first screen exist (this very run may be inside ./dev test).
 grep -q '^\./dev demo' "$SOURCE_DIR/README.md" && grep -q '^\./dev test' "$SOURCE_DIR/README.md" || fail "the two commands"
 "$SOURCE_DIR/dev" --help >/dev/null || fail "./dev --help"

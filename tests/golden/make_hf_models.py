@@ -1,411 +1,404 @@
-#!/usr/bin/env python3
-"""Makes tests/golden/hf: tiny random LLaVA models in every Hugging Face layout, and what transformers computes for them.
+"""Makes tests/golden/hf: tiny random LLaVA models as Hugging Face directories, and what transformers computes with them.
 
-    python3 -m venv venv && venv/bin/pip install -r tests/golden/requirements-hf.txt
-    venv/bin/python tests/golden/make_hf_models.py              # write everything anew
-    venv/bin/python tests/golden/make_hf_models.py --check      # rebuild elsewhere and compare with the committed files
+    python3 -m venv /tmp/hf && /tmp/hf/bin/pip install -r tests/golden/requirements-hf.txt
+    /tmp/hf/bin/python tests/golden/make_hf_models.py            # writes tests/golden/hf
+    /tmp/hf/bin/python tests/golden/make_hf_models.py --check    # makes it again elsewhere and compares
 
-NAME/                        a model directory (liuhaotian/ needs liuhaotian_clip/, as the original LLaVA does)
-images/*.png                 inputs
-pixels.expected.safetensors  preprocessed images, "IMAGE.MODE.SIZE" (tiles, 3, SIZE, SIZE); MODE crop (Hugging Face), pad
-                             (original LLaVA) or anyres (LLaVA-NeXT: overview first, then the tiles row by row).  Shared:
-                             "pixels" of a case lists the tensors whose concatenation along axis 0 is its pixel_values.
-cases.json                   per model its cases, prompts and what its tokenizer makes of awkward strings
-NAME.expected.safetensors    for every case i, float32 arithmetic on the stored weights, eager attention:
-  caseI.input_ids            (T) int32 with BOS, image placeholder expanded (liuhaotian: -200 at image positions)
-  caseI.image_sizes          (images, 2) int32 height, width; NeXT only
-  caseI.vision_hidden.L      (tiles, 1 + patches, width) of the first image, L = 0 (after pre_layrnorm) .. layers;
-                             cases 0 and 1 only
-  caseI.visual_tokens        (rows, hidden) what replaces the placeholders, all images in order, newline rows included
-  caseI.prefill_positions    (P) int32, ascending, ending in T - 1
-  caseI.prefill_logits       (P, vocab) logits at these positions
-  caseI.greedy_ids           (33) int32: [0] is the argmax of the last prefill row; EOS does not stop
-  caseI.decode_logits        (32, vocab): row k is computed after feeding greedy_ids[k]; its argmax is greedy_ids[k + 1]
-Every greedy choice leads by more than 0.01, so that other summation orders choose alike.
+Nothing is downloaded. Read by tests/unit/test_hf.c.  For every model hf/NAME/ is the directory as a user has it on disk,
+hf/NAME.safetensors holds the recorded numbers (f32 and i32, names "CASE.WHAT") and hf/cases.json says what was asked:
+
+  input_ids        the prompt with its images expanded, as processor (or the original LLaVA's code) gives them
+  pixels           (views, 3, size, size): what the image encoder got, images one after the other
+  vision_hidden.L  hidden state L of the image encoder for the first view; L = 0: embeddings after the first norm
+  visual_tokens    (tokens, width): all images' tokens as they stand in the prompt
+  prefill_logits   (positions, vocabulary); in all but the first case of the last position only
+  decode_logits    (32, vocabulary): from which the greedy tokens 1..32 were chosen (some cases)
+  greedy_ids       33 tokens; the end token does not stop it
+
+All is computed in f32 with the slow (PIL) image processors and eager attention.  Weights are stored in the type the
+model says and widened again before anything is computed.
 """
 import argparse
+import filecmp
+import io
 import json
 import os
 import shutil
+import sys
 import tempfile
-from pathlib import Path
 
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
+import numpy as np
+import sentencepiece
+import torch
+from PIL import Image, ImageDraw
+from safetensors.numpy import load_file, save_file
+from transformers import (CLIPImageProcessor, CLIPVisionConfig, LlamaConfig, LlamaTokenizer, LlamaTokenizerFast, LlavaConfig,
+                          LlavaForConditionalGeneration, LlavaNextConfig, LlavaNextForConditionalGeneration,
+                          LlavaNextImageProcessor, LlavaNextProcessor, LlavaProcessor, MistralConfig)
 
-import numpy as np                                                  # noqa: E402
-import torch                                                        # noqa: E402
-import transformers as tf                                           # noqa: E402
-from PIL import Image                                               # noqa: E402
-from safetensors.torch import load_file, save_file                  # noqa: E402
-from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches   # noqa: E402
+HERE = os.path.dirname(os.path.abspath(__file__))
+IMAGE, STEPS = "<image>", 32
+ROWS = 432      # rows of the embedding table: more than the tokenizer has pieces, as on the hub
 
-import hf_parts as parts                                            # noqa: E402
+TEXT = """The quick brown fox jumps over the lazy dog and looks at 12 small birds.
+USER: What is in the image? ASSISTANT: There is a dog on the left and a cat on the right.
+A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful answers.
+Please help me describe the image in detail. The image shows a street with two cars, a bus and 345 people.
+Is there a keyboard in the image? No, there is no keyboard.  Two  spaces   and three.
+Größe, Übung, Äpfel, straße: über den Fluss.  Où est le café? Él está aquí.
+[INST] Describe the picture [/INST] It shows the sea, the sky and 1 boat at 6789 metres.
+for i in range(10): print("hello, world")""".split("\n")
 
-ROOT = Path(__file__).resolve().parent / "hf"
-IMAGE_ID, PAD_ID = 400, 401
-STEPS = 32
-PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
-NEW_NAMES = [("language_model.model.", "model.language_model."), ("language_model.lm_head", "lm_head"),
-             ("vision_tower.", "model.vision_tower."), ("multi_modal_projector.", "model.multi_modal_projector."),
-             ("image_newline", "model.image_newline")]
-
-LLAVA_CASES = [
-    (["wide"], "crop", "What is in the image?"), (["tall"], "pad", "Is there a dog? Answer yes or no."),
-    (["large", "square"], "crop", "Compare both  images."), ([], "none", "Wie groß ist der Baum? 12 m")]
-PAD_CASES = [
-    (["wide"], "pad", "What is in the image?"), (["tall"], "pad", "Is there a dog? Answer yes or no."),
-    (["tall", "square"], "pad", "Compare both images."), ([], "none", "Tell me a joke.")]
-NEXT_CASES = [
-    (["wide"], "anyres", "What is in the image?"), (["tall"], "anyres", "Is there a dog? Answer yes or no."),
-    (["large"], "anyres", "Describe it:\n- colour\n- size"), (["strip", "tall"], "anyres", "Compare both images."),
-    ([], "none", "Tell me a joke.")]
+AWKWARD = ["", " ", "  ", "a", " a", "a ", "  two  spaces  ", "\n", "\n\n", "a\nb", "\tTab\tand\ttab", "The quick brown fox",
+           "the quickbrownfox", "12345678901", "3.14159", "Größe über straße", "Éèê", "日本語のテキスト", "🐕 and 🐈", "👩‍👩‍👧", "e\u0301",
+           "don't", "a<image>b", "<image>", "<image>\nWhat?", "What? <image>", "<image><image>", "x <image> y <image> z", "</s>",
+           "a</s>b", "<s>", "<unk>", "<0x0A>", "▁", "a▁b", "\u00a0", "\u200b", "USER: What is in the image? ASSISTANT:",
+           "[INST] Describe [/INST]", "ASSISTANT: There", "  indented\n    more", "a" * 70, "\r\n", "$%&/()=?", "<pad>", "\x00\x01"]
 
 
-def llama(**keys):
-    return tf.LlamaConfig(**{**dict(
-        vocab_size=416, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=3,
-        rms_norm_eps=1e-5, max_position_embeddings=1024, tie_word_embeddings=False), **keys})
-
-
-def mistral(**keys):
-    return tf.MistralConfig(**{**dict(
-        vocab_size=416, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, rms_norm_eps=1e-5, max_position_embeddings=1024, tie_word_embeddings=False), **keys})
-
-
-def vision(**keys):
-    return tf.CLIPVisionConfig(**{**dict(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=56, patch_size=14,
-        projection_dim=24), **keys})
-
-
-# tokens: the tokenizer files kept.  names and jinja: the layout of old (False) or new (True) versions of transformers.
-MODELS = {
-    "llava15_mha": dict(text=llama(), vision=vision(), dtype="float32", new=False, tokens="both", template="llava15",
-                        cases=LLAVA_CASES, seed=106),
-    "llava15_gqa": dict(text=mistral(vocab_size=448, head_dim=24, sliding_window=512),
-                        vision=vision(image_size=70, num_hidden_layers=4, num_attention_heads=4), dtype="bfloat16",
-                        new=True, shard="170KB", tokens="json", template="mistral", cases=LLAVA_CASES, seed=201),
-    "llava15_tied": dict(text=llama(num_attention_heads=6, num_hidden_layers=3, rope_theta=1e6,
-                                    rope_scaling={"rope_type": "linear", "factor": 2.0}, tie_word_embeddings=True),
-                         vision=vision(hidden_act="gelu"), dtype="float16", new=False, tokens="model",
-                         template="llava15", cases=LLAVA_CASES, layer=-1, seed=312),
-    "liuhaotian": dict(text=llama(intermediate_size=112), vision=vision(), dtype="float16", tokens="liuhaotian",
-                       cases=PAD_CASES, seed=404),
-    "next_vicuna": dict(text=llama(), vision=vision(), dtype="float32", new=True, tokens="both", legacy=False,
-                        template="vicuna", cases=NEXT_CASES, next=True, seed=514),
-    "next_mistral": dict(text=mistral(rope_theta=1e6, sliding_window=None), vision=vision(), dtype="float16",
-                         new=False, tokens="both", template="mistral", cases=NEXT_CASES, next=True, seed=607),
-}
-
-
-def make_tokenizer(spm_file, kind, legacy):
-    """The tokenizer as llava-hf's conversion script makes it; the fast one is converted from the SentencePiece model."""
-    if kind in ("model", "liuhaotian"):
-        tok = tf.LlamaTokenizer(str(spm_file), legacy=legacy)
-    else:
-        tok = tf.LlamaTokenizerFast(str(spm_file), legacy=legacy, padding_side="left", from_slow=True)
-    if kind != "liuhaotian":
-        tok.add_tokens(tf.AddedToken("<image>", special=True, normalized=False), special_tokens=True)
-        tok.add_special_tokens({"pad_token": "<pad>"})
-        assert tok.convert_tokens_to_ids(["<image>", "<pad>"]) == [IMAGE_ID, PAD_ID]
-    assert tok.convert_tokens_to_ids(["<unk>", "<s>", "</s>"]) == [0, 1, 2]
+def tokenizer_files(folder, slow, more):
+    """tokenizer.model (and tokenizer.json unless slow) with <image> and <pad>, as the hub's LLaVA has them."""
+    os.makedirs(folder, exist_ok=True)
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT * 3), model_writer=model, vocab_size=412, model_type="bpe", byte_fallback=True,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True, character_coverage=1.0,
+        unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=1, minloglevel=2, hard_vocab_limit=False)
+    path = os.path.join(folder, "tokenizer.model")
+    with open(path, "wb") as f:
+        f.write(model.getvalue())
+    kind = LlamaTokenizer if slow else LlamaTokenizerFast
+    tok = kind(vocab_file=path, **more)
+    tok.add_special_tokens({"additional_special_tokens": [IMAGE], "pad_token": "<pad>"})
     return tok
 
 
-def image_processor(spec):
-    size = spec["vision"].image_size
-    keys = dict(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
-    if spec.get("next"):
-        return tf.LlavaNextImageProcessor(image_grid_pinpoints=PINPOINTS, **keys)
-    return tf.CLIPImageProcessor(**keys)
+def images():
+    """name -> PIL image."""
+    out = {}
+    for name, (w, h) in dict(square=(60, 60), wide=(97, 41), tall=(33, 80), large=(200, 150)).items():
+        y, x = np.mgrid[0:h, 0:w]
+        a = np.stack([x * 255 / w, y * 255 / h, (x + y) * 255 / (w + h)], -1).astype(np.uint8)
+        im = Image.fromarray(a)
+        d = ImageDraw.Draw(im)
+        d.ellipse([w // 5, h // 5, w // 2, h // 2], fill=(250, 40, 30))
+        d.rectangle([w // 2, h // 2, w - 5, h - 4], fill=(20, 60, 230))
+        d.line([0, h - 1, w - 1, 0], fill=(255, 255, 255), width=2)
+        out[name] = im
+    return out
 
 
-def make_processor(spec, images, tokenizer):
-    keys = dict(patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
-                chat_template=parts.TEMPLATES.get(spec.get("template")))
-    return (tf.LlavaNextProcessor if spec.get("next") else tf.LlavaProcessor)(images, tokenizer, **keys)
+def square(im, mean):
+    """The original LLaVA's expand2square."""
+    w, h = im.size
+    out = Image.new("RGB", (max(w, h),) * 2, tuple(int(m * 255) for m in mean))
+    out.paste(im, ((max(w, h) - w) // 2, (max(w, h) - h) // 2))
+    return out
 
 
-def make_model(spec):
-    keys = dict(text_config=spec["text"], vision_config=spec["vision"], image_token_index=IMAGE_ID, pad_token_id=PAD_ID,
-                vision_feature_layer=spec.get("layer", -2), attn_implementation="eager")
-    tied = spec["text"].tie_word_embeddings
-    if spec.get("next"):
-        config = tf.LlavaNextConfig(image_grid_pinpoints=PINPOINTS, **keys)
-        model = tf.LlavaNextForConditionalGeneration(config)
-    else:
-        config = tf.LlavaConfig(image_seq_length=(spec["vision"].image_size // 14) ** 2, tie_word_embeddings=tied, **keys)
-        model = tf.LlavaForConditionalGeneration(config)
-    parts.randomise(model, spec["seed"], tied)
-    parts.damp_special_rows(model, IMAGE_ID, tied)
-    model.generation_config = tf.GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=PAD_ID)
-    return model.to(getattr(torch, spec["dtype"])).eval()
-
-
-def rename_tensors(folder):
-    """save_pretrained still writes the old names; newer versions of transformers write those of the modules."""
-    for path in sorted(folder.glob("*.safetensors")):
-        save_file({new_name(k): v for k, v in load_file(path).items()}, path, metadata={"format": "pt"})
-    path = folder / "model.safetensors.index.json"
-    if path.exists():
-        index = json.loads(path.read_text())
-        index["weight_map"] = {new_name(k): v for k, v in index["weight_map"].items()}
-        parts.write_json(path, index)
-
-
-def new_name(name):
-    return next(new + name[len(old):] for old, new in NEW_NAMES if name.startswith(old))
-
-
-def hub_style(path):
-    """config.json as on the hub: torch_dtype, and sub-configs without what equals the class defaults."""
-    config = json.loads(path.read_text())
-    for part in ("text_config", "vision_config"):
-        defaults = tf.AutoConfig.for_model(config[part]["model_type"])
-        heads = config[part]["num_attention_heads"]
-        implied = {"num_key_value_heads": heads, "head_dim": config[part]["hidden_size"] // heads}
-        if config[part]["model_type"] == "mistral":
-            del implied["num_key_value_heads"]      # absent means 8 there
-        config[part] = {k: v for k, v in config[part].items() if k == "model_type" or v != getattr(
-            defaults, k, None) and v != implied.get(k) and k != "dtype"}
-    config["torch_dtype"] = config.pop("dtype")
-    config["ignore_index"] = -100
-    parts.write_json(path, dict(sorted(config.items())))
-
-
-def save_hf(spec, folder, spm_file):
-    """Writes the directory, reads it back in float32 and makes sure that nothing was lost."""
-    made = make_model(spec)
-    made.save_pretrained(folder, max_shard_size=spec.get("shard", "5GB"))
-    tokenizer = make_tokenizer(spm_file, spec["tokens"], spec.get("legacy", True))
-    make_processor(spec, image_processor(spec), tokenizer).save_pretrained(folder, save_jinja_files=spec["new"])
-    if spec["tokens"] == "json":
-        (folder / "tokenizer.model").unlink()
-    if spec["new"]:
-        rename_tensors(folder)
-    else:
-        hub_style(folder / "config.json")
-    model, info = type(made).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
-                                             output_loading_info=True)
-    assert not any(info.values()), info
-    for (name, a), (_, b) in zip(made.named_parameters(), model.named_parameters(), strict=True):
-        assert torch.equal(a.float(), b), name
-    slow = spec["tokens"] == "model"
-    tokenizer = (tf.LlamaTokenizer if slow else tf.LlamaTokenizerFast).from_pretrained(folder)
-    images = type(image_processor(spec)).from_pretrained(folder)
-    processor = make_processor(spec, images, tokenizer)
-    automatic = tf.AutoProcessor.from_pretrained(folder)
-    assert automatic.chat_template == processor.chat_template and automatic.patch_size == processor.patch_size
-    return model.eval(), processor
-
-
-def save_liuhaotian(spec, folder, spm_file):
-    """The original layout in two directories; the returned model is its equivalent in memory."""
-    model = make_model(spec)
-    clip = folder.with_name(folder.name + "_clip")
-    for path in (folder, clip):
-        path.mkdir(parents=True)
-    language, tower = {}, {}
-    for name, p in model.state_dict().items():
-        if name.startswith("model.vision_tower."):
-            tower[name.removeprefix("model.vision_tower.")] = p.float()     # openai's repository is float32
-        elif name.startswith("model.multi_modal_projector."):
-            layer = name.removeprefix("model.multi_modal_projector.linear_").split(".")
-            language[f"model.mm_projector.{2 * int(layer[0]) - 2}.{layer[1]}"] = p
-        else:
-            name = name.replace("model.language_model.", "model.")
-            language[name] = p[:IMAGE_ID].clone() if "embed_tokens" in name or "lm_head" in name else p
-    tower["vision_model.embeddings.position_ids"] = torch.arange(17)[None]  # old files carry this int64 buffer
-    tower["visual_projection.weight"] = torch.zeros(spec["vision"].projection_dim, spec["vision"].hidden_size)
-    tower["logit_scale"] = torch.tensor(4.6052)
-    save_file(language, folder / "model.safetensors", metadata={"format": "pt"})
-    save_file(tower, clip / "model.safetensors", metadata={"format": "pt"})
-    config, preprocessor = parts.clip_configs(spec["vision"])
-    parts.write_json(clip / "config.json", config)
-    parts.write_json(clip / "preprocessor_config.json", preprocessor)
-    parts.write_json(folder / "config.json",
-                     parts.liuhaotian_config(spec["text"], "../liuhaotian_clip", spec["vision"].hidden_size))
-    parts.write_json(folder / "generation_config.json",
-                     dict(bos_token_id=1, eos_token_id=2, max_length=4096, pad_token_id=0, transformers_version="4.31.0"))
-    make_tokenizer(spm_file, "liuhaotian", True).save_pretrained(folder)
-    read = tf.CLIPVisionModel.from_pretrained(clip, attn_implementation="eager").eval()
-    probe = torch.linspace(-2, 2, 3 * 56 * 56).reshape(1, 3, 56, 56)
+def randomise(model, seed):
+    """Weights whose activations neither vanish nor explode, logits a few units apart."""
+    g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        model = model.float()
-        assert torch.equal(read(probe).last_hidden_state, model.model.vision_tower(probe).last_hidden_state)
-    images = tf.CLIPImageProcessor.from_pretrained(clip)
-    return model, make_processor(spec, images, tf.LlamaTokenizer.from_pretrained(folder))
+        for name, p in model.named_parameters():
+            r = torch.randn(p.shape, generator=g)
+            if "norm" in name and name.endswith("weight"):
+                p.copy_(1 + 0.1 * r)
+            elif p.dim() == 1:
+                p.copy_(0.1 * r if name.endswith("bias") else r)
+            elif "embed_tokens" in name:
+                p.copy_((0.5 if model.config.get_text_config().tie_word_embeddings else 1.0) * r)
+            elif "position" in name:
+                p.copy_(0.5 * r)
+            else:
+                p.copy_((2.5 if "lm_head" in name else 1.2) * r / p[0].numel() ** 0.5)
 
 
-def chunked_ids(tokenizer, prompt):
-    """LLaVA's own tokenisation: every text between placeholders by itself, one BOS, -200 for an image."""
-    chunks = [tokenizer(chunk).input_ids for chunk in prompt.split("<image>")]
+def vision_config(**more):
+    return CLIPVisionConfig(**{**dict(hidden_size=32, intermediate_size=72, num_hidden_layers=3, num_attention_heads=4,
+                                      image_size=56, patch_size=14, projection_dim=16), **more})
+
+
+def mistral(**more):
+    return MistralConfig(**{**dict(hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+                                   num_key_value_heads=2, head_dim=24, vocab_size=ROWS, max_position_embeddings=2048,
+                                   sliding_window=1024), **more})
+
+
+def llama(**more):
+    return LlamaConfig(**{**dict(hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
+                                 vocab_size=ROWS, max_position_embeddings=1024, rms_norm_eps=1e-5), **more})
+
+
+PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
+HUB_15 = ("{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
+          "{# Render all images first #}{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+          "{{ '<image>\n' }}{% endfor %}{# Render all text next #}{% if message['role'] != 'assistant' %}"
+          "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' '}}{% endfor %}"
+          "{% else %}{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{% generation %}"
+          "{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif %}{% endfor %}{% if add_generation_prompt %}"
+          "{{ 'ASSISTANT:' }}{% endif %}")
+HUB_MISTRAL = ("{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' }}{% endif %}"
+               "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+               "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] }}{% endfor %}"
+               "{% if message['role'] == 'user' %}{{ ' [/INST]' }}{% endif %}{% endfor %}")
+HUB_16_VICUNA = ("{% for message in messages %}{% if message['role'] == 'user' %}{{ 'A chat between a curious human and an "
+                 "artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the human\\'s "
+                 "questions. USER: ' }}{% endif %}"
+                 "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+                 "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] }}{% endfor %}"
+                 "{% endfor %}{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}")
+
+# The hub's tokenizer.json puts the space in front by a normaliser, at the start and after each special token; with
+# legacy=False Metaspace does so at the start only; without add_prefix_space nothing does.
+HUB_TOKENIZER = dict(legacy=True, add_prefix_space=True)
+
+# name -> configuration, storage type, tensor names (old: as on the hub, new: as transformers has them in memory), shards
+MODELS = {
+    "llava15_mha": dict(text=llama(), dtype="float32", names="old", template=HUB_15),
+    "llava15_gqa": dict(text=mistral(), dtype="bfloat16", names="new", shards=3, template=HUB_MISTRAL, json_only=True,
+                        tokenizer=dict(legacy=False, add_prefix_space=True),
+                        vision=dict(image_size=70, hidden_size=40, num_attention_heads=5)),
+    "llava15_tied": dict(text=llama(hidden_size=48, num_attention_heads=6, tie_word_embeddings=True, rope_theta=1e6,
+                                    rope_scaling=dict(rope_type="linear", factor=2.0)),
+                         dtype="float16", names="old", model_only=True, feature_layer=-1, template=HUB_15),
+    "liuhaotian": dict(text=llama(num_key_value_heads=2), dtype="float16", names="original", model_only=True),
+    "next_vicuna": dict(text=llama(), dtype="float32", names="new", next=True, template=HUB_16_VICUNA),
+    "next_mistral": dict(text=mistral(), dtype="float16", names="old", next=True, template=HUB_MISTRAL, json_only=True,
+                         tokenizer=dict(legacy=True, add_prefix_space=False)),
+}
+# images, preprocessing, question, whether decode logits are kept
+CASES = [(["wide"], "crop", "What is in the image?", True),
+         (["tall"], "pad", "Please help me describe the image in detail.", False),
+         (["large", "tall"], "crop", "Is there a dog in the image?", True),
+         ([], "crop", "Hello, 12 birds", False)]
+
+
+def build(name, spec, seed):
+    kind = (LlavaNextConfig, LlavaNextForConditionalGeneration) if spec.get("next") else (LlavaConfig,
+                                                                                          LlavaForConditionalGeneration)
+    more = dict(image_grid_pinpoints=PINPOINTS) if spec.get("next") else {}
+    config = kind[0](vision_config=vision_config(**spec.get("vision", {})), text_config=spec["text"], image_token_index=412,
+                     vision_feature_layer=spec.get("feature_layer", -2), vision_feature_select_strategy="default",
+                     tie_word_embeddings=spec["text"].tie_word_embeddings, **more)
+    model = kind[1](config).eval()
+    model.set_attn_implementation("eager")
+    randomise(model, seed)
+    dtype = getattr(torch, spec["dtype"])
+    with torch.no_grad():       # what is computed is what is stored
+        for p in model.parameters():
+            p.copy_(p.to(dtype).float())
+    return model
+
+
+def stored_name(name, style):
+    """In-memory name -> name in the file."""
+    if style == "new":
+        return name
+    pairs = {"old": [("model.language_model.", "language_model.model."), ("lm_head.", "language_model.lm_head."),
+                     ("model.vision_tower.", "vision_tower."), ("model.multi_modal_projector.", "multi_modal_projector."),
+                     ("model.image_newline", "image_newline")],
+             "original": [("model.language_model.", "model."), ("lm_head.", "lm_head."),
+                          ("model.multi_modal_projector.linear_1", "model.mm_projector.0"),
+                          ("model.multi_modal_projector.linear_2", "model.mm_projector.2"),
+                          ("model.vision_tower.", "clip:")]}[style]
+    return next(b + name[len(a):] for a, b in pairs if name.startswith(a))
+
+
+def write_weights(folder, tensors, shards):
+    from safetensors.torch import save_file as save
+    names = sorted(tensors)
+    if shards == 1:
+        return save(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    where = {}
+    for i in range(shards):
+        file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
+        part = names[i::shards]
+        save({n: tensors[n] for n in part}, os.path.join(folder, file), metadata={"format": "pt"})
+        where.update({n: file for n in part})
+    with open(os.path.join(folder, "model.safetensors.index.json"), "w", encoding="utf-8") as f:
+        json.dump(dict(metadata=dict(total_size=sum(t.numel() * t.element_size() for t in tensors.values())),
+                       weight_map=where), f, indent=1)
+
+
+def write_json(path, value):
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(value, f, indent=2)
+        f.write("\n")
+
+
+def write_model(root, name, spec, model, tok, processor):
+    """The directory (two for the original layout)."""
+    folder = os.path.join(root, name)
+    dtype = getattr(torch, spec["dtype"])
+    tensors = {stored_name(k, spec["names"]): v.detach().to(dtype).contiguous() for k, v in model.state_dict().items()
+               if "position_ids" not in k and not (k == "lm_head.weight" and spec["text"].tie_word_embeddings)}
+    model.config.dtype = dtype
+    if spec["names"] == "original":
+        text = spec["text"].to_dict()
+        keep = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+                "vocab_size", "max_position_embeddings", "rms_norm_eps", "hidden_act", "bos_token_id", "eos_token_id")
+        write_json(os.path.join(folder, "config.json"), dict(
+            {k: text[k] for k in keep}, architectures=["LlavaLlamaForCausalLM"], model_type="llava",
+            mm_vision_tower="openai/clip-vit-tiny", mm_projector_type="mlp2x_gelu", mm_vision_select_layer=-2,
+            mm_vision_select_feature="patch", mm_hidden_size=32, mm_use_im_patch_token=False, mm_use_im_start_end=False,
+            image_aspect_ratio="pad", rope_scaling=None, tie_word_embeddings=False, torch_dtype="float16", use_cache=True))
+        clip = os.path.join(root, name + "_clip")
+        os.makedirs(clip, exist_ok=True)
+        write_json(os.path.join(clip, "config.json"), dict(
+            architectures=["CLIPModel"], model_type="clip", projection_dim=16, text_config=dict(model_type="clip_text_model"),
+            vision_config=dict(model.config.vision_config.to_diff_dict(), model_type="clip_vision_model")))
+        processor.image_processor.save_pretrained(clip)
+        write_weights(clip, {k[5:]: v for k, v in tensors.items() if k.startswith("clip:")}, 1)
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("clip:")}
+        tok.save_pretrained(folder)
+    else:
+        model.config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    if spec.get("json_only"):
+        os.remove(os.path.join(folder, "tokenizer.model"))
+    write_weights(folder, tensors, spec.get("shards", 1))
+
+
+def original_ids(tok, text, n_image):
+    """tokenizer_image_token of the original LLaVA: chunks by themselves, one BOS; image tokens already expanded."""
+    chunks = [tok(c).input_ids for c in text.split(IMAGE)]
     ids = list(chunks[0])
-    for chunk in chunks[1:]:
-        ids += [-200] + chunk[1:]
+    for c in chunks[1:]:
+        ids += [412] * n_image + c[1:]
     return ids
 
 
-def rendered_prompt(spec, processor, text, count):
-    if "template" not in spec:
-        return f"{parts.SYSTEM} USER: " + "<image>\n" * count + f"{text} ASSISTANT:"
-    content = [{"type": "text", "text": text}] + [{"type": "image"}] * count
-    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-
-
-def prepare(spec, processor, names, mode, prompt, folder):
-    """Token ids (the model's own, and as recorded) and pixel values of one case, through the HF processor."""
-    pictures = [Image.open(folder / f"{name}.png").convert("RGB") for name in names]
-    if mode == "pad":
-        size = spec["vision"].image_size
-        padding = tf.LlavaImageProcessor(do_pad=True, size={"shortest_edge": size},
-                                         crop_size={"height": size, "width": size})
-        theirs = padding(pictures, return_tensors="pt").pixel_values
-        pictures = [parts.expand_to_square(picture) for picture in pictures]
-        assert torch.equal(theirs, processor.image_processor(pictures, return_tensors="pt").pixel_values)
-    if spec["tokens"] == "liuhaotian":
-        inputs = dict(processor.image_processor(pictures, return_tensors="pt")) if pictures else {}
-        patches = (spec["vision"].image_size // 14) ** 2
-        ids = [[i] * (patches if i < 0 else 1) for i in chunked_ids(processor.tokenizer, prompt)]
-        recorded = torch.tensor(sum(ids, []))
-        inputs["input_ids"] = torch.where(recorded < 0, IMAGE_ID, recorded)[None]
+def run_case(model, spec, tok, processor, pictures, case, out, label):
+    names, mode, question, keep = case
+    ims = [pictures[n] for n in names]
+    if mode == "pad" and not spec.get("next"):
+        ims = [square(im, processor.image_processor.image_mean) for im in ims]
+    if spec["names"] == "original":
+        text = ("A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+                f"detailed, and polite answers to the user's questions. USER: {(IMAGE + chr(10)) * len(ims)}{question} ASSISTANT:")
     else:
-        inputs = dict(processor(images=pictures or None, text=prompt, return_tensors="pt"))
-        inputs.pop("attention_mask")
-        recorded = inputs["input_ids"][0]
-    pixels = []
-    if names and mode == "anyres":
-        tiles = [image_size_to_num_patches(s, PINPOINTS, spec["vision"].image_size) for s in inputs["image_sizes"]]
-        pixels = [p[:n] for p, n in zip(inputs["pixel_values"], tiles, strict=True)]
-    elif names:
-        pixels = list(inputs["pixel_values"][:, None])
-    return inputs, recorded, pixels
+        content = [dict(type="image")] * len(ims) + [dict(type="text", text=question)]
+        text = processor.apply_chat_template([dict(role="user", content=content)], add_generation_prompt=True)
+    batch = processor(images=ims or None, text=text, return_tensors="pt")
+    ids = batch.input_ids
+    if spec["names"] == "original":
+        ids = torch.tensor([original_ids(tok, text, (56 // 14) ** 2)])
+    extra = {k: batch[k] for k in ("pixel_values", "image_sizes") if k in batch}
+    seen = {}
+    with torch.no_grad():
+        if ims:
+            pixels = batch.pixel_values.float()
+            if spec.get("next"):
+                sizes = [min(len(p), 1 + tiles(im)) for p, im in zip(pixels, ims)]
+                views = torch.cat([p[:n] for p, n in zip(pixels, sizes)])
+            else:
+                views = pixels
+            seen["pixels"] = views
+            hidden = model.model.vision_tower(views[:1], output_hidden_states=True).hidden_states
+            if label.endswith("0"):
+                seen.update({f"vision_hidden.{i}": h[0] for i, h in enumerate(hidden)})
+            features = model.model.get_image_features(**extra, vision_feature_layer=spec.get("feature_layer", -2),
+                                                      vision_feature_select_strategy="default")
+            if spec.get("next"):
+                features, _ = model.model.pack_image_features(
+                    features, batch.image_sizes, vision_feature_select_strategy="default",
+                    image_newline=model.model.image_newline) if not isinstance(features, torch.Tensor) and \
+                    features[0].dim() == 3 else (features, None)
+            seen["visual_tokens"] = torch.cat([f.reshape(-1, f.shape[-1]) for f in features])
+        current, greedy, steps = ids, [], []
+        for i in range(STEPS + 1):
+            logits = model(input_ids=current, attention_mask=torch.ones_like(current), **extra, use_cache=False).logits[0]
+            if i == 0:
+                seen["prefill_logits"] = logits if label.endswith("0") else logits[-1:]
+            else:
+                steps.append(logits[-1])
+            top = logits[-1].topk(2)
+            if top.values[0] - top.values[1] < 0.01 or top.indices[0] == 412:
+                return False
+            greedy.append(int(top.indices[0]))
+            current = torch.cat([current, top.indices[:1][None]], 1)
+        if keep:
+            seen["decode_logits"] = torch.stack(steps)
+    out.update({f"{label}.{k}": v.numpy().astype(np.float32) for k, v in seen.items()})
+    out[f"{label}.input_ids"] = ids[0].numpy().astype(np.int32)
+    out[f"{label}.greedy_ids"] = np.array(greedy, np.int32)
+    return dict(images=[n + ".png" for n in names], preprocess="auto" if spec.get("next") else mode, question=question,
+                text=text)
 
 
-@torch.no_grad()
-def record(model, inputs, first_image, vocab, every):
-    """Everything recorded for one case but the ids."""
-    out, result = model(**inputs, use_cache=True), {}
-    if first_image is not None:
-        for k, hidden in enumerate(model.model.vision_tower(first_image, output_hidden_states=True).hidden_states):
-            result[f"vision_hidden.{k}"] = hidden
-    if "pixel_values" in inputs:
-        result["visual_tokens"] = out.image_hidden_states.reshape(-1, out.image_hidden_states.shape[-1])
-    logits = out.logits[0, :, :vocab]
-    length = len(logits)
-    kept = [k for k in range(length) if k % every == every - 1 or k >= length - 4]
-    result["prefill_positions"] = torch.tensor(kept)
-    result["prefill_logits"] = logits[kept]
-    row, chosen, rows = logits[-1], [], []
-    for step in range(STEPS + 1):
-        best = row.topk(2).values
-        assert best[0] - best[1] > 0.01, f"tie at step {step}: {best}"
-        chosen.append(int(row.argmax()))
-        if step < STEPS:
-            out = model(input_ids=torch.tensor([chosen[-1:]]), past_key_values=out.past_key_values, use_cache=True)
-            row = out.logits[0, -1, :vocab]
-            rows.append(row)
-    result["greedy_ids"], result["decode_logits"] = torch.tensor(chosen), torch.stack(rows)
-    assert len(set(chosen)) >= 8 and max(chosen) < IMAGE_ID, f"dull answer: {chosen}"
-    whole = torch.cat([inputs["input_ids"], torch.tensor([chosen[:STEPS]])], dim=1)
-    again = model(**{**inputs, "input_ids": whole}, use_cache=False).logits[0, length:, :vocab]
-    assert (again - result["decode_logits"]).abs().max() < 1e-4, "cache and no cache differ"
-    assert 1.5 < logits.std() < 4, logits.std()
-    return result
+def tiles(im):
+    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
+    h, w = get_anyres_image_grid_shape((im.size[1], im.size[0]), PINPOINTS, 56)
+    return h * w
 
 
-def tokenizer_tests(spec, processor, spm_file):
-    tests, tok = [], processor.tokenizer
-    other = make_tokenizer(spm_file, spec["tokens"], False) if spec["tokens"] in ("model", "liuhaotian") else None
-    for text in parts.STRINGS:
-        test = dict(text=text, ids=tok(text).input_ids)
-        if other:
-            test["ids_legacy_false"] = other(text).input_ids
-        if spec["tokens"] == "liuhaotian":
-            test["ids_chunked"] = chunked_ids(tok, text)
-        tests.append(test)
-    return tests
-
-
-def build(name, root, shared):
-    spec, spm_file = MODELS[name], root / "spm.model"
-    save = save_liuhaotian if spec["tokens"] == "liuhaotian" else save_hf
-    model, processor = save(spec, root / name, spm_file)
-    tensors, cases, size = {}, [], spec["vision"].image_size
-    for i, (names, mode, text) in enumerate(spec["cases"]):
-        prompt = rendered_prompt(spec, processor, text, len(names))
-        inputs, ids, pixels = prepare(spec, processor, names, mode, prompt, root / "images")
-        keys = [f"{n}.{'crop' if n == 'square' and mode == 'pad' else mode}.{size}" for n in names]
-        for key, value in zip(keys, pixels, strict=True):
-            assert torch.equal(shared.setdefault(key, value), value), key
-        vocab = IMAGE_ID if spec["tokens"] == "liuhaotian" else spec["text"].vocab_size
-        result = record(model, inputs, pixels[0] if names and i < 2 else None, vocab, 1 if i == 0 else 8)
-        result["input_ids"] = ids
-        if "image_sizes" in inputs:
-            result["image_sizes"] = inputs["image_sizes"]
-        for key, value in result.items():
-            tensors[f"case{i}.{key}"] = value.to(torch.float32 if value.is_floating_point() else torch.int32).contiguous()
-        cases.append(dict(images=[f"{n}.png" for n in names], preprocess=mode, pixels=keys, text=text, prompt=prompt))
-        if spec["tokens"] == "liuhaotian":
-            cases[-1]["prompt_ids"] = chunked_ids(processor.tokenizer, prompt)
-    save_file(tensors, root / f"{name}.expected.safetensors")
-    tok = processor.tokenizer
-    return dict(template=spec.get("template", "vicuna_v1"), tokenizer=type(tok).__name__, legacy=spec.get("legacy", True),
-                feature_layer=spec.get("layer", -2), cases=cases, tokenizer_tests=tokenizer_tests(spec, processor, spm_file))
-
-
-def build_all(root, names):
-    root.mkdir(parents=True, exist_ok=True)
-    parts.make_images(root / "images")
-    (root / "spm.model").write_bytes(parts.train_spm())
-    shared, models = {}, {}
-    for name in names:
-        for path in (root / name, root / f"{name}_clip"):
-            shutil.rmtree(path, ignore_errors=True)
-        models[name] = build(name, root, shared)
-        print("made", name, flush=True)
-    (root / "spm.model").unlink()
-    save_file({k: v.contiguous() for k, v in shared.items()}, root / "pixels.expected.safetensors")
-    versions = dict(torch=torch.__version__, transformers=tf.__version__)
-    text = json.dumps(dict(versions=versions, models=models), ensure_ascii=False, indent=1)
-    (root / "cases.json").write_text(text + "\n", encoding="utf-8")
-
-
-def compare(fresh, committed):
-    """Weights and texts are equal, pictures have equal pixels, results agree to 1e-6 (relative above 1)."""
-    files = sorted(p.relative_to(fresh) for p in fresh.rglob("*") if p.is_file())
-    assert files == sorted(p.relative_to(committed) for p in committed.rglob("*") if p.is_file()), "other files"
-    worst = 0.0
-    for path in files:
-        if path.name.endswith(".expected.safetensors"):
-            a, b = load_file(fresh / path), load_file(committed / path)
-            assert a.keys() == b.keys(), path
-            for key in a:
-                error = (a[key] - b[key]).abs() / b[key].abs().clamp(min=1)
-                worst = max(worst, float(error.max()))
-                assert a[key].dtype == b[key].dtype and error.max() <= 1e-6, (path, key, float(error.max()))
-        elif path.suffix == ".png":
-            assert np.array_equal(*(np.asarray(Image.open(d / path)) for d in (fresh, committed))), path
+def make(root):
+    pictures = images()
+    os.makedirs(os.path.join(root, "images"), exist_ok=True)
+    for n, im in pictures.items():
+        im.save(os.path.join(root, "images", n + ".png"))
+    summary = {}
+    for name, spec in MODELS.items():
+        folder = os.path.join(root, name)
+        tok = tokenizer_files(folder, spec.get("model_only", False), spec.get("tokenizer", HUB_TOKENIZER))
+        size = spec.get("vision", {}).get("image_size", 56)
+        kind = (LlavaNextImageProcessor, LlavaNextProcessor) if spec.get("next") else (CLIPImageProcessor, LlavaProcessor)
+        more = dict(image_grid_pinpoints=PINPOINTS) if spec.get("next") else {}
+        ip = kind[0](size={"shortest_edge": size}, crop_size={"height": size, "width": size}, **more)
+        processor = kind[1](ip, tok, patch_size=14, vision_feature_select_strategy="default", image_token=IMAGE,
+                            chat_template=spec.get("template"), num_additional_image_tokens=1)
+        for seed in range(1, 200):
+            model, out, cases = build(name, spec, seed), {}, []
+            for i, case in enumerate(CASES):
+                one = run_case(model, spec, tok, processor, pictures, case, out, f"case{i}")
+                if not one:
+                    break
+                cases.append(one)
+            if len(cases) == len(CASES):
+                break
         else:
-            assert (fresh / path).read_bytes() == (committed / path).read_bytes(), path
-    print(f"{len(files)} files agree, largest difference {worst:.2g}")
+            sys.exit(f"{name}: no seed without near ties")
+        write_model(root, name, spec, model, tok, processor)
+        save_file(out, os.path.join(root, name + ".safetensors"))
+        summary[name] = dict(
+            seed=seed, image_token=412, dtype=spec["dtype"], cases=cases,
+            mmproj=name + "_clip" if spec["names"] == "original" else None,
+            tokenizer=[dict(text=t, ids=tok(t).input_ids) for t in AWKWARD if "\x00" not in t])
+        print(name, "seed", seed, sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder)), "bytes", flush=True)
+    write_json(os.path.join(root, "cases.json"), summary)
+
+
+def check(root):
+    """Makes everything again and compares: files of numbers to 1e-5, the others byte for byte."""
+    with tempfile.TemporaryDirectory() as again:
+        make(again)
+        for base, _, files in os.walk(again):
+            for f in files:
+                a = os.path.join(base, f)
+                b = os.path.join(root, os.path.relpath(a, again))
+                if f.endswith(".safetensors") and os.path.dirname(a) == again:
+                    x, y = load_file(a), load_file(b)
+                    assert x.keys() == y.keys(), b
+                    worst = max(float(np.abs(x[k].astype(np.float64) - y[k]).max(initial=0)) for k in x)
+                    assert worst < 1e-5, (b, worst)
+                else:
+                    assert filecmp.cmp(a, b, False), b
+    print("the same")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="rebuild in a temporary folder and compare")
-    parser.add_argument("--out", type=Path, default=ROOT, help="folder to write (default: tests/golden/hf)")
-    parser.add_argument("--only", nargs="*", default=list(MODELS), help="models to build (default: all)")
-    args = parser.parse_args()
-    assert tf.__version__ == "4.57.6", tf.__version__
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--check", action="store_true")
+    args = ap.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    if not args.check:
-        return build_all(args.out, args.only)
-    with tempfile.TemporaryDirectory() as folder:
-        build_all(Path(folder) / "hf", list(MODELS))
-        compare(Path(folder) / "hf", ROOT)
+    root = os.path.join(HERE, "hf")
+    if args.check:
+        return check(root)
+    shutil.rmtree(root, ignore_errors=True)
+    make(root)
 
 
 if __name__ == "__main__":

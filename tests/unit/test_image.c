@@ -2,6 +2,7 @@
  * Decoding against Pillow's pixels, resize and preprocessing against Pillow and transformers byte for byte, and every
  * way in which a file can fail to be an image. The data is made by tests/golden/make_preprocess.py.
  */
+#include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "core/crc32.h"
 #include "vision/decode.h"
 #include "vision/image.h"
 
@@ -236,6 +238,77 @@ static void damage_is_refused(void **state) {
     memset(table + 5, 0xFF, 16);
     refuse(data, size, CANDID_ERROR_FORMAT, "broken JPEG file: a Huffman table has too many symbols");
     free(data);
+}
+
+/* Files of some kilobytes that would keep a decoder busy for minutes. */
+static void scans_without_end_are_refused(void **state) {
+    size_t size;
+    uint8_t *data = read_image_file("progressive.jpg", &size), *scan = data, *next;
+    while ((next = memmem(scan + 1, size - (size_t)(scan + 1 - data), "\xFF\xDA", 2))) {
+        scan = next;
+    }
+    const size_t before = (size_t)(scan - data), length = size - before - 2; /* the last scan, up to the end marker */
+    uint8_t *many = malloc(before + 300 * length + 2);
+    assert_non_null(many);
+    memcpy(many, data, before);
+    for (size_t i = 0; i < 300; i++) {
+        memcpy(many + before + i * length, scan, length);
+    }
+    memcpy(many + before + 300 * length, "\xFF\xD9", 2);
+    refuse(many, before + 300 * length + 2, CANDID_ERROR_FORMAT, "broken JPEG file: it has too many scans");
+    const size_t header = 2 + (size_t)(scan[2] << 8 | scan[3]);
+    memcpy(many + before + header, "\xFF\xD9", 2); /* a scan header and nothing behind it */
+    refuse(many, before + header + 2, CANDID_ERROR_FORMAT, "broken JPEG file: a scan without data");
+    free(many);
+    free(data);
+}
+
+struct bit_writer {
+    uint8_t *bytes;
+    size_t n_bits;
+};
+
+/* Huffman codes go out first bit first. */
+static void put_code(struct bit_writer *w, unsigned code, int n) {
+    for (int i = n - 1; i >= 0; i--, w->n_bits++) {
+        w->bytes[w->n_bits / 8] |= (uint8_t)((code >> i & 1) << w->n_bits % 8);
+    }
+}
+
+static size_t put_chunk(uint8_t *to, const char *type, const uint8_t *body, size_t size) {
+    const uint32_t fields[2] = {htonl((uint32_t)size), 0};
+    memcpy(to, &fields[0], 4);
+    memcpy(to + 4, type, 4);
+    memcpy(to + 8, body, size);
+    const uint32_t crc = htonl(crc32_update(0, to + 4, size + 4));
+    memcpy(to + 8 + size, &crc, 4);
+    return size + 12;
+}
+
+/* One pixel whose compressed data unfold to 40 MB: refused before they do. */
+static void a_png_of_more_data_than_pixels_is_refused(void **state) {
+    enum { MATCHES = 160000 };
+    uint8_t *zlib = calloc(1, MATCHES * 13 / 8 + 64), *file = malloc(MATCHES * 13 / 8 + 256);
+    assert_true(zlib && file);
+    memcpy(zlib, "\x78\x9c", 2);
+    struct bit_writer w = {zlib, 16};
+    put_code(&w, 1, 1);    /* last block */
+    put_code(&w, 2, 2);    /* fixed codes (two bits, low one first) */
+    put_code(&w, 0x30, 8); /* literal 0 */
+    for (int i = 0; i < MATCHES; i++) {
+        put_code(&w, 0xC5, 8); /* 258 bytes … */
+        put_code(&w, 0, 5);    /* … from one back */
+    }
+    put_code(&w, 0, 7); /* end */
+    static const uint8_t header[13] = {0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0};
+    size_t size = 8;
+    memcpy(file, "\x89PNG\r\n\x1a\n", 8);
+    size += put_chunk(file + size, "IHDR", header, sizeof header);
+    size += put_chunk(file + size, "IDAT", zlib, w.n_bits / 8 + 8);
+    size += put_chunk(file + size, "IEND", header, 0);
+    refuse(file, size, CANDID_ERROR_MEMORY, "1×1 pixels, or it holds more data than that");
+    free(zlib);
+    free(file);
 }
 
 static void oversized_images_are_refused(void **state) {
@@ -528,6 +601,8 @@ int main(void) {
         cmocka_unit_test(bytes_behind_the_end_are_ignored),
         cmocka_unit_test(every_shorter_file_is_refused),
         cmocka_unit_test(damage_is_refused),
+        cmocka_unit_test(scans_without_end_are_refused),
+        cmocka_unit_test(a_png_of_more_data_than_pixels_is_refused),
         cmocka_unit_test(oversized_images_are_refused),
         cmocka_unit_test(other_files_are_named),
         cmocka_unit_test(path_problems_are_named),

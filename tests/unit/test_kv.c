@@ -117,6 +117,7 @@ static void a_full_cache_is_an_error_and_changes_nothing(void **state) {
     assert_int_equal(kv_seq_create(cache, &a, NULL), CANDID_OK);
     assert_int_equal(kv_reserve(a, KV_BLOCK + 1, &error), CANDID_ERROR_CONTEXT);
     assert_non_null(strstr(error.message, "full"));
+    assert_int_equal(kv_blocks_used(cache), 0); /* what it could have had is there for others */
     for (int i = 0; i < 5; i++) {
         append(a, (float)i, NULL);
     }
@@ -127,6 +128,51 @@ static void a_full_cache_is_an_error_and_changes_nothing(void **state) {
     kv_seq_free(b);
     assert_int_equal(append(a, 5, NULL), CANDID_OK); /* alone again: no copy needed */
     kv_seq_free(a);
+    kv_cache_free(cache);
+}
+
+/* A request that fails or is abandoned leaves no block with the sequence. */
+static void unused_blocks_go_back(void **state) {
+    (void)state;
+    struct kv_cache *cache;
+    struct kv_seq *a, *b;
+    assert_int_equal(kv_cache_create(backend, &shape, 4 * KV_BLOCK, &cache, NULL), CANDID_OK);
+    assert_int_equal(kv_seq_create(cache, &a, NULL), CANDID_OK);
+    assert_int_equal(kv_seq_create(cache, &b, NULL), CANDID_OK);
+    append(a, 1, NULL);
+    assert_int_equal(kv_reserve(a, 3 * KV_BLOCK, NULL), CANDID_OK);
+    assert_int_equal(kv_blocks_used(cache), 4);
+    assert_int_equal(kv_reserve(b, 1, NULL), CANDID_ERROR_CONTEXT);
+    kv_abandon(a);
+    assert_int_equal(kv_blocks_used(cache), 1);
+    assert_int_equal(kv_reserve(a, 10 * KV_BLOCK, NULL), CANDID_ERROR_CONTEXT);
+    assert_int_equal(kv_blocks_used(cache), 1);
+    assert_int_equal(append(b, 2, NULL), CANDID_OK);
+    assert_true(tag_at(a, 0) == 1);
+    kv_seq_free(a);
+    kv_seq_free(b);
+    kv_cache_free(cache);
+}
+
+/* The layout of a prompt may be set before its tokens are there; cutting and forking speak of the tokens. */
+static void the_layout_never_outlives_its_tokens(void **state) {
+    (void)state;
+    struct kv_cache *cache;
+    struct kv_seq *a, *b;
+    assert_int_equal(kv_cache_create(backend, &shape, 4 * KV_BLOCK, &cache, NULL), CANDID_OK);
+    assert_int_equal(kv_seq_create(cache, &a, NULL), CANDID_OK);
+    assert_int_equal(layout_append(&a->layout, SPAN_QUESTION, 50, -1, 0, 0, NULL), CANDID_OK);
+    for (int i = 0; i < 10; i++) {
+        append(a, (float)i, NULL);
+    }
+    assert_int_equal(kv_fork(a, &b, NULL), CANDID_OK);
+    assert_int_equal(layout_length(&b->layout), 10);
+    kv_truncate(a, 10);
+    assert_int_equal(layout_length(&a->layout), 10);
+    kv_truncate(a, 20);
+    assert_int_equal(a->length, 10);
+    kv_seq_free(a);
+    kv_seq_free(b);
     kv_cache_free(cache);
 }
 
@@ -205,6 +251,8 @@ int main(void) {
         cmocka_unit_test(fork_shares_and_copies_on_write),
         cmocka_unit_test(truncate_in_a_shared_block_keeps_the_other),
         cmocka_unit_test(a_full_cache_is_an_error_and_changes_nothing),
+        cmocka_unit_test(unused_blocks_go_back),
+        cmocka_unit_test(the_layout_never_outlives_its_tokens),
         cmocka_unit_test(random_walk_against_a_plain_model),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -96,6 +96,9 @@ static void places_in_the_request(void **state) {
 }
 
 static void bad_conversations(void **state) {
+    /* taking places out, or putting the request in, must not make new ones */
+    refuses("<im<image>age><im<image>age>{prompt}", "hi", 0, "places");
+    refuses("<{prompt}>", "image", 0, "places");
     refuses("vicuna_v2", "x", 0, "vicuna_v2");
     refuses("vicuna_v2", "x", 0, "vicuna_v1, llava_v1, llava_hf, mistral_instruct, plain");
     refuses("vicuna_v2", "x", 0, "{prompt}");

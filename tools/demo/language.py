@@ -21,7 +21,8 @@ DETAIL = "Please help me describe the image in detail."
 DETAIL2 = "Please describe this image in detail."
 BRIEF = "Describe this image briefly."
 PREFIX = "USER: "
-W_PLACE, W_ANSWER, W_END, W_PATCH = 2.5, 2.0, 0.3, 0.2
+W_PLACE, W_NUMBER, W_ANSWER, W_END, W_PATCH, W_AGAIN = 2.5, 2.0, 2.0, 0.3, 0.2, 4.0
+P_SLIP = 0.5      # share of the captions with several of a kind that are given to the model with a slip, see caption_segment
 
 
 def plural(name):
@@ -43,9 +44,9 @@ def phrase(name, objects):
     return f"{NUMBERS[min(4, len(objects))].lower()} {plural(name)}"
 
 
-def caption(sc, brief=False):
-    """The reference description of a scene."""
-    kinds = scenes.kinds_of(sc)
+def caption(sc, brief=False, as_one=()):
+    """The reference description of a scene.  Kinds in `as_one` are told as if there were one of them."""
+    kinds = {n: v[:1] if n in as_one else v for n, v in scenes.kinds_of(sc).items()}
     parts = [(phrase(n, v), len(v)) for n, v in kinds.items()]
     context = article(scenes.CONTEXT_NAMES[sc["context"]])
     text = f"The image shows {context} scene with " + " and ".join(p for p, _ in parts[:2]) + "."
@@ -114,6 +115,10 @@ class Language:
         place_words = {w for p in PLACES for w in p.split()} - {"the", "in", "at", "on"}
         self.name_ids = torch.tensor([self.tok.encode(n)[0] for n in scenes.NAMES])
         self.place_ids = {i for w in place_words for i in self.tok.encode(w)}
+        self.kind_of = {self.tok.encode(form)[0]: i for i, n in enumerate(scenes.NAMES) for form in (n, plural(n))}
+        self.kind_ids = [[t for t, k in self.kind_of.items() if k == i] for i in range(len(scenes.NAMES))]
+        self.teddy = self.tok.encode("teddy bear")[0]
+        self.number_ids = {self.tok.encode(w)[0] for w in ("a", "an", "is", "are", "two", "three", "four")}
 
     def prompt(self, question):
         """Ids after the image."""
@@ -125,14 +130,50 @@ class Language:
         ids = self.tok.encode(f"\n{question} ASSISTANT: {answer}") + [tokenizer.EOS]
         assert ids[:len(head)] == head
         base = 1.0 if is_caption else W_ANSWER
-        weights = [W_PLACE if i in self.place_ids else base for i in ids]
+        weights = [W_PLACE if i in self.place_ids else W_NUMBER if i in self.number_ids else base for i in ids]
         weights[-1] = 1.0 if is_caption else W_END
         return ids, len(head), weights
 
     def caption_segment(self, sc, rng):
+        """A caption to learn from.
+
+        A model that takes two dogs for one tells "a dog" and then finds the other dog still untold.  Such
+        captions never occur among the true ones, so some captions carry that slip on purpose: the words of
+        the slip are read but not learnt (weight 0), what follows teaches that a kind once told is done.
+        """
         r = rng.random()
         question = DETAIL if r < 0.75 else DETAIL2 if r < 0.92 else BRIEF
-        return self.segment(question, caption(sc, question is BRIEF), True)
+        brief = question is BRIEF
+        many = [n for n, v in scenes.kinds_of(sc).items() if len(v) > 1]
+        if not many or rng.random() >= P_SLIP:
+            return self.segment(question, caption(sc, brief), True)
+        text = caption(sc, brief, as_one=many)
+        ids, start, weights = self.segment(question, text, True)
+        for n in many:
+            said = phrase(n, scenes.kinds_of(sc)[n][:1])
+            # also the verb before it ("There is also"), which the slip has turned to the singular
+            begin = text.find(said)
+            if begin < 0:
+                continue
+            if text[:begin].endswith("There is also "):
+                begin -= len("is also ")
+            a = len(self.tok.encode(f"\n{question} ASSISTANT: {text[:begin].rstrip()}"))
+            b = len(self.tok.encode(f"\n{question} ASSISTANT: {text[:text.find(said) + len(said)]}"))
+            for i in range(a, b):
+                weights[i] = 0.0
+        return ids, start, weights
+
+    def told_before(self, ids, start):
+        """Where a caption names a kind: (index of the name's first id, first ids of the kinds told before)."""
+        told, out = [], []
+        for i in range(start, len(ids)):
+            kind = self.kind_of.get(ids[i])
+            if kind is None or ids[i - 1] == self.teddy:
+                continue
+            if told:
+                out.append((i, [t for k in told if k != kind for t in self.kind_ids[k]]))
+            told.append(kind)
+        return out
 
     @staticmethod
     def pad(segments):
@@ -171,6 +212,14 @@ class Language:
         y, w = y[pick], w[pick]
         logits = model.output(hidden[:, p:].flatten(0, 1)[pick])
         each = F.cross_entropy(logits, y, reduction="none")
+        banned = torch.zeros(b, lc + k * lq, self.vocab, dtype=torch.bool)
+        for row, sc in enumerate(batch):
+            for i, ids in self.told_before(*sc["caption"][:2]):
+                banned[row, i - 1, ids] = True
+        banned = banned.flatten(0, 1)[pick]
+        named = banned.any(1)     # unlikelihood (Welleck et al. 2020) of telling a kind again
+        again = (logits[named].softmax(-1) * banned[named]).sum(-1).clamp(max=0.999)
+        again = -torch.log1p(-again).sum() / max(1, int(named.sum()))
         classes = torch.from_numpy(np.stack([scenes.patch_targets(sc)[0] for sc in batch]))
         shown = classes > 0      # the decoder also names the object of a patch at the patch's own position
         patch = F.cross_entropy(model.output(hidden[:, n0:p][shown]), self.name_ids[classes[shown] - 1])
@@ -179,7 +228,7 @@ class Language:
             right = (logits.argmax(-1) == y).float()
             placed = torch.tensor([int(t) in self.place_ids for t in y])
             answers = asked & (y != tokenizer.EOS)
-            parts = dict(patch=patch.item(), cap=each[~asked].mean().item(), ask=each[answers].mean().item(),
+            parts = dict(patch=patch.item(), again=again.item(), cap=each[~asked].mean().item(), ask=each[answers].mean().item(),
                          ask_ok=right[answers & ~placed].mean().item(),
                          place_ok=right[~asked & placed].mean().item())
-        return (each * w).sum() / w.sum() + W_PATCH * patch, parts
+        return (each * w).sum() / w.sum() + W_PATCH * patch + W_AGAIN * again, parts

@@ -69,7 +69,8 @@ CONTEXT_NAMES = list(CONTEXTS)
 P_TYPICAL = 0.75      # each typical object is in the scene with this probability
 P_OUTSIDER = 0.05     # an extra object is drawn from all categories
 P_PLURAL = 0.22       # an occasional object comes twice or three times
-P_CLEAR = 0.40        # scenes with little haze
+P_CLEAR = 0.20        # scenes with little haze
+FADE, FAINTEST = 1.4, 0.01   # how fast haze washes typical objects out, and the least opacity
 P_FAR, P_HIDDEN = 0.12, 0.12   # typical objects that are tiny / half covered by another object
 SIZES = tuple(range(20, 45, 3))
 FAR_SIZES = (12, 15)
@@ -133,7 +134,7 @@ def layout(seed):
     """
     rng = random.Random(seed)
     c, kinds = choose_kinds(rng)
-    haze = rng.uniform(0, 0.3) if rng.random() < P_CLEAR else rng.uniform(0.3, 1.0)
+    haze = rng.uniform(0, 0.3) if rng.random() < P_CLEAR else rng.uniform(0.4, 1.0)
     objects, boxes = [], []
     rng.shuffle(kinds)
     hidden_first = []
@@ -141,7 +142,7 @@ def layout(seed):
         o = dict(name=name, typical=typical, rotation=rng.choice(ROTATIONS), flip=rng.randrange(2),
                  tint=rng.uniform(0.85, 1.1), clear_size=rng.choice(SIZES), hidden=False)
         o["size"] = o["clear_size"]
-        o["fade"] = 1.25 * rng.uniform(0.85, 1.1) if typical else rng.uniform(0.3, 0.6)
+        o["fade"] = FADE * rng.uniform(0.85, 1.1) if typical else rng.uniform(0.3, 0.6)
         if typical and rng.random() < P_FAR:
             o["size"] = rng.choice(FAR_SIZES)
         elif typical and rng.random() < P_HIDDEN:
@@ -210,7 +211,7 @@ def render(lay, scale=1, strength=0.0):
     owner = np.full((side, side), -1, np.int8)
     for o in objects:
         o["drawn"] = o["clear_size"] if clear else o["size"]
-        o["alpha"] = float(np.clip(1 - o["fade"] * haze, 0.04, 1))
+        o["alpha"] = float(np.clip(1 - o["fade"] * haze, FAINTEST, 1))
         colour, alpha = sprite(o["name"], o["drawn"] * scale, o["rotation"], o["flip"])
         h, w = alpha.shape[:2]
         x, y = round(o["x"] * scale - w / 2), round(o["y"] * scale - h / 2)

@@ -3,8 +3,8 @@
  * tile of queries. Single-threaded; src/backend/cpu/attention.c cuts the work into tiles and owns the memory.
  *
  * Every score is a sum over head_dim in ascending order and every output value a sum over keys in ascending order, one
- * fused multiply-add per term, and nothing is shared between queries but loads. So a query's result depends on its own
- * keys alone, whatever else is in the tile.
+ * multiply-add per term (fused where the instruction set has it), and nothing is shared between queries but loads. So a
+ * query's result depends on its own keys alone, whatever else is in the tile.
  */
 #ifndef CANDID_BACKEND_CPU_ATTENTION_KERNELS_H
 #define CANDID_BACKEND_CPU_ATTENTION_KERNELS_H

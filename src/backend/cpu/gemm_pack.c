@@ -51,7 +51,7 @@ void gemm_pack_s8_portable(const float *x, size_t x_stride, int r, int n_in, voi
             const float amax = max_magnitude(row + n * GEMM_S8_BLOCK, count);
             int e = 0;
             float inverse = 0;
-            if (finite && inverse_d > 0.0f && amax > 0.0f) {
+            if (finite && amax * inverse_d > 0.0f) { /* not of denormals beside large values: the product is 0 */
                 e = (int)ceilf(amax * inverse_d * (1.0f / 127.0f));
                 e = e > GEMM_S8_SCALE ? GEMM_S8_SCALE : e;
                 inverse = inverse_d / (float)e;

@@ -116,7 +116,7 @@ void gemm_pack_s8_avx2(const float *x, size_t x_stride, int r, int n_in, void *t
             int e = 0;
             int16_t sums[2][2] = {{0, 0}, {0, 0}};
             __m256i q = _mm256_setzero_si256();
-            if (finite && inverse_d > 0.0f && amax > 0.0f) {
+            if (finite && amax * inverse_d > 0.0f) { /* not of denormals beside large values: the product is 0 */
                 e = (int)ceilf(amax * inverse_d * (1.0f / 127.0f));
                 e = e > GEMM_S8_SCALE ? GEMM_S8_SCALE : e;
                 q = round_32(v, _mm256_set1_ps(inverse_d / (float)e));

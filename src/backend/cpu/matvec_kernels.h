@@ -1,9 +1,10 @@
+/* clang-format off */
 /*
  * What the matvec families share: their tables and the partner formats, the memory layout of a prepared row.
  *
  * A prepared row of n values, by weight type (arrays follow each other without gaps, the row is padded to 64 bytes):
- *   Q8_0           int8 q[n], f32 d[B]                    x ≈ d q per block of 32; B = n/32 rounded up to a multiple of
- * 8 Q4_0           int8 q[n], f32 d[B], f32 offset[B]     offset = -8 d Σq: what the -8 in the weights contributes
+ *   Q8_0           int8 q[n], f32 d[B]                    x ≈ d q per block of 32; B = n/32 rounded up to a multiple of 8
+ *   Q4_0           int8 q[n], f32 d[B], f32 offset[B]     offset = -8 d Σq: what the -8 in the weights contributes
  *   Q4_K, Q5_K     int8 q[n], int16 sums[n/32], f32 d[n/256]    x ≈ d q per super-block of 256, sums of q
  *   Q6_K           int8 q[n], int16 sums[n/16], f32 d[n/256]
  *   F32, F16, BF16 f32 x[n rounded up to a multiple of 16]      no rounding; zeros behind n
@@ -11,6 +12,7 @@
  * |q| <= 127, so that the sign trick and 16-bit pair sums cannot overflow. The d and offset of blocks behind n/32 are
  * zero. A block with a NaN or an infinity gets d = NaN and q = 0, so that the products show it.
  */
+/* clang-format on */
 #ifndef CANDID_BACKEND_CPU_MATVEC_KERNELS_H
 #define CANDID_BACKEND_CPU_MATVEC_KERNELS_H
 
