@@ -40,7 +40,8 @@ int main(int argc, char **argv) {
         int (*run)(int argc, char **argv);
     } commands[] = {
         {"caption", command_caption}, {"ask", command_ask},           {"model", command_model},
-        {"convert", command_convert}, {"quantize", command_quantize}, {"bench", command_bench},
+        {"convert", command_convert}, {"quantize", command_quantize}, {"verify", command_verify},
+        {"bench", command_bench},
     };
     if (argc < 2) {
         fputs(usage, stderr);
