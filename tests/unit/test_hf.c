@@ -112,6 +112,18 @@ static double relative_error(const struct safetensors_tensor *expected, const fl
     return sqrt(error / norm);
 }
 
+static double cosine(const struct safetensors_tensor *expected, const float *found, size_t n) {
+    double ab = 0, aa = 0, bb = 0;
+    for (size_t i = 0; i < n; i++) {
+        float e;
+        memcpy(&e, expected->data + i * sizeof e, sizeof e);
+        ab += (double)found[i] * e;
+        aa += (double)found[i] * found[i];
+        bb += (double)e * e;
+    }
+    return ab / sqrt(aa * bb);
+}
+
 static int32_t recorded_id(const struct safetensors_tensor *t, size_t i) {
     int32_t id;
     memcpy(&id, t->data + i * sizeof id, sizeof id);
@@ -127,6 +139,8 @@ struct watch {
     const struct subject *s;
     int number, views;
     double worst[N_STAGES];
+    double layer_error[8], layer_cosine[8]; /* of vision_hidden.0, .1, … */
+    int n_layers;
 };
 
 static void note(struct watch *w, enum stage stage, double error) {
@@ -149,7 +163,12 @@ static void see(void *user_data, enum site site, int layer, const float *data, i
         snprintf(what, sizeof what, "vision_hidden.%d", layer + 1);
         const struct safetensors_tensor *expected = recorded(w->s, w->number, what);
         if (expected) {
-            note(w, VISION, relative_error(expected, data, n));
+            const double error = relative_error(expected, data, n);
+            note(w, VISION, error);
+            if (w->n_layers < 8) {
+                w->layer_error[w->n_layers] = error;
+                w->layer_cosine[w->n_layers++] = cosine(expected, data, n);
+            }
         }
     }
 }
@@ -292,6 +311,14 @@ static void decode(const struct subject *s, struct watch *w, const struct input 
     kv_cache_free(kv);
 }
 
+/* The image encoder layer by layer, as docs/exactness.md shows it. */
+static void print_layers(const struct watch *w) {
+    for (int i = 0; i < w->n_layers; i++) {
+        print_message("  vision_hidden.%d: cosine %.12f, relative error %.1e\n", i, w->layer_cosine[i],
+                      w->layer_error[i]);
+    }
+}
+
 /* Worst errors over all cases of a model. */
 static void run_model(const cJSON *info, candid_precision precision, double worst[N_STAGES], int *same, int *total) {
     struct subject s;
@@ -313,6 +340,7 @@ static void run_model(const cJSON *info, candid_precision precision, double wors
         prompt_free(&in.prompt);
         free(in.tokens);
     }
+    print_layers(&w);
     memcpy(worst, w.worst, sizeof w.worst);
     subject_close(&s);
 }
