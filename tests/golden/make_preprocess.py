@@ -230,3 +230,12 @@ CORPUS.mkdir()
 for path in sorted(IMAGES.iterdir()):
     if path.stat().st_size <= 2500:
         shutil.copy(path, CORPUS / path.name)
+
+# ---- resizes of the other modes: converted to RGB first, as LLaVA does --------------------------------------------
+
+MODES = ["grey.png", "grey_alpha.png", "one_bit.png", "palette.png", "palette_transparent.png", "palette_2bit.png", "rgba.png",
+         "interlaced.png", "rgb_transparent.png", "palette.gif", "palette.bmp", "one_bit.bmp", "rgb555.bmp", "grey.pgm", "rgb.ppm"]
+for i, name in enumerate(MODES):
+    size = (13 + 7 * i, 97 - 6 * i)
+    image = Image.open(IMAGES / name).convert("RGB").resize(size, Image.BICUBIC)
+    image.save(GOLDEN / "resize" / f"{name}_{size[0]}x{size[1]}.png", optimize=True)

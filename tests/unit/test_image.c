@@ -472,6 +472,40 @@ static void resize_equals_pillow(void **state) {
     }
 }
 
+/* Grey, palette, alpha, one bit, interlaced, other containers: converted to RGB, then resized. */
+static void resize_of_other_modes_equals_pillow(void **state) {
+    static const char *const names[] = {"grey.png",
+                                        "grey_alpha.png",
+                                        "one_bit.png",
+                                        "palette.png",
+                                        "palette_transparent.png",
+                                        "palette_2bit.png",
+                                        "rgba.png",
+                                        "interlaced.png",
+                                        "rgb_transparent.png",
+                                        "palette.gif",
+                                        "palette.bmp",
+                                        "one_bit.bmp",
+                                        "rgb555.bmp",
+                                        "grey.pgm",
+                                        "rgb.ppm"};
+    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++) {
+        const int width = 13 + 7 * i, height = 97 - 6 * i;
+        char path[1024];
+        candid_image *image = load_source(names[i]), *resized = NULL;
+        assert_int_equal(image_resize_bicubic(image, width, height, &resized, NULL), CANDID_OK);
+        snprintf(path, sizeof path, TEST_GOLDEN "/resize/%s_%dx%d.png", names[i], width, height);
+        candid_image *expected = load(path);
+        assert_int_equal(expected->width, width);
+        if (memcmp(resized->rgb, expected->rgb, 3 * (size_t)width * (size_t)height) != 0) {
+            fail_msg("%s resized to %d×%d differs from Pillow", names[i], width, height);
+        }
+        candid_image_free(expected);
+        candid_image_free(resized);
+        candid_image_free(image);
+    }
+}
+
 static void resize_of_two_pixels(void **state) {
     /* To one pixel: the mean, rounded up. To four: weights at distances 0.25, 0.75, 1.25, 1.75 are 0.8671875,
      * 0.2265625, -0.0703125, -0.0234375; at x = 0.25 of (0, 255) the two pixels have 0.8671875 and -0.0703125 (left
@@ -609,6 +643,7 @@ int main(void) {
         cmocka_unit_test(null_arguments_are_refused),
         cmocka_unit_test(rows_are_copied_by_stride),
         cmocka_unit_test(resize_equals_pillow),
+        cmocka_unit_test(resize_of_other_modes_equals_pillow),
         cmocka_unit_test(resize_of_two_pixels),
         cmocka_unit_test(padding_is_centred),
         cmocka_unit_test(inputs_equal_transformers),
