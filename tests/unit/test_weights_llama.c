@@ -8,8 +8,7 @@
 
 #include <cmocka.h>
 
-#include "../support/tiny_model.h"
-#include "model/weights.h"
+#include "../support/weight_file.h"
 
 /* Three layers, so that block_count can lie in both directions; no image encoder. */
 static struct tiny_model_options options(void) {
@@ -19,48 +18,9 @@ static struct tiny_model_options options(void) {
     return o;
 }
 
-/* A file in memory: the tiny model without the `skip` names, then what `add` adds. */
-struct file {
-    uint8_t *bytes;
-    struct gguf *gguf;
-};
-
 static struct file make(const struct tiny_model_options *o, const char *const skip[3],
                         void (*add)(struct gguf_writer *)) {
-    struct gguf_writer *w = gw_open(NULL);
-    for (int i = 0; i < 3 && skip && skip[i]; i++) {
-        gw_skip(w, skip[i]);
-    }
-    tiny_model_fill(w, o);
-    gw_skip(w, NULL);
-    if (add) {
-        add(w);
-    }
-    struct file f = {0};
-    size_t size;
-    f.bytes = gw_take(w, &size);
-    candid_error error = {0};
-    if (gguf_open_memory(f.bytes, size, "lm.gguf", &f.gguf, &error) != CANDID_OK) {
-        fail_msg("the test's own file is broken: %s", error.message);
-    }
-    return f;
-}
-
-static void drop(struct file *f) {
-    gguf_close(f->gguf);
-    free(f->bytes);
-}
-
-static void tensor(struct gguf_writer *w, const char *name, uint32_t type, uint32_t n_dims, const int64_t *ne) {
-    int64_t n = 1;
-    for (uint32_t d = 0; d < n_dims; d++) {
-        n *= ne[d];
-    }
-    const size_t size = quant_row_bytes(type, n);
-    void *zeros = calloc(size, 1);
-    assert_non_null(zeros);
-    gw_tensor(w, name, type, n_dims, ne, zeros, size);
-    free(zeros);
+    return make_file("lm.gguf", o, skip, add);
 }
 
 static void load_good(const struct file *f, struct llama_weights *w) {
@@ -71,15 +31,6 @@ static void load_good(const struct file *f, struct llama_weights *w) {
 }
 
 /* ---- good files ---- */
-
-static void assert_matrix(const struct file *f, const struct matrix *m, const char *name, int n_out, int n_in) {
-    const struct tensor *t = gguf_find_tensor(f->gguf, name);
-    assert_non_null(t);
-    assert_ptr_equal(m->data, t->data);
-    assert_int_equal(m->type, t->type);
-    assert_int_equal(m->n_out, n_out);
-    assert_int_equal(m->n_in, n_in);
-}
 
 static void roles_and_hyperparameters(void **state) {
     (void)state;
