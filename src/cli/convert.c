@@ -11,6 +11,7 @@
 #include "core/status.h"
 #include "model/convert.h"
 #include "model/hf.h"
+#include "model/weights.h"
 
 static const char convert_help[] =
     "Usage: candid convert DIR OUT.gguf [--type f16] [--mmproj CLIPDIR] [--mmproj-out FILE] [--single]\n\n"
@@ -121,6 +122,21 @@ static int write_part(const struct gguf *model, enum convert_part part, const st
     return EXIT_OK;
 }
 
+/* What cannot be run is not written either. */
+static candid_status check_model(const struct gguf *model, bool vision, candid_error *error) {
+    struct llama_weights llama;
+    struct clip_weights clip;
+    TRY(llama_weights_load(model, &llama, error));
+    const int n_embd = llama.n_embd;
+    llama_weights_free(&llama);
+    if (vision) {
+        const struct logger silent = {0};
+        TRY(clip_weights_load(model, n_embd, &clip, &silent, error));
+        clip_weights_free(&clip);
+    }
+    return CANDID_OK;
+}
+
 static void print_warning(void *user_data, candid_log_level level, const char *message) {
     (void)user_data;
     if (level == CANDID_LOG_WARN) {
@@ -159,6 +175,11 @@ int command_convert(int argc, char **argv) {
         return EXIT_MODEL;
     }
     const bool vision = convert_has(model, CONVERT_VISION);
+    if (check_model(model, vision, &error) != CANDID_OK) {
+        complain("%s", error.message);
+        gguf_close(model);
+        return EXIT_MODEL;
+    }
     code = write_part(model, o.single ? CONVERT_BOTH : CONVERT_LANGUAGE, &o, o.out);
     if (code == EXIT_OK && vision && !o.single) {
         char *name = o.mmproj_out ? strdup(o.mmproj_out) : mmproj_name(o.out);

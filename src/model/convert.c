@@ -2,6 +2,7 @@
 #include "model/convert.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -155,6 +156,12 @@ static candid_status write_tensor(struct output *o, const struct tensor *t, uint
     const int64_t rows = t->ne[1] * t->ne[2] * t->ne[3], chunk = rows < CHUNK_ROWS ? rows : CHUNK_ROWS;
     const int heads = permuted_heads(o, t->name);
     const int64_t head_dim = heads > 0 ? rows / heads : 0;
+    if (heads > 0 && (rows % heads != 0 || head_dim % 2 != 0)) {
+        return fail(o->error, CANDID_ERROR_FORMAT,
+                    "%s: tensor %s: expected an even number of rows for each of %d heads, found "
+                    "%" PRId64 " rows",
+                    gguf_path(o->model), t->origin ? t->origin : t->name, heads, rows);
+    }
     const size_t row_bytes = quant_row_bytes(type, t->ne[0]);
     float *wide = malloc((size_t)(chunk * t->ne[0]) * sizeof *wide);
     uint8_t *to = malloc((size_t)chunk * row_bytes);

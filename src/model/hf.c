@@ -375,6 +375,15 @@ static candid_status read_keys(const char *path, const char *vision_path, struct
             "clip-vit-large-patch14-336) as --mmproj",
             file_label(path, label, sizeof label));
     }
+    if (vision_path && c->layout == HF_LLAVA) {
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "%s: the model has its own image encoder: expected no second one (--mmproj)",
+                    file_label(path, label, sizeof label));
+    }
+    if (vision_path && !file_is_directory(vision_path)) {
+        return fail(error, CANDID_ERROR_IO, "%s: expected the directory of a CLIP model, found %s",
+                    file_label(vision_path, label, sizeof label), file_exists(vision_path) ? "a file" : "nothing");
+    }
     if (vision_path && !c->has_vision) {
         return fail(error, CANDID_ERROR_UNSUPPORTED,
                     "%s: expected a LLaVA to go with the image encoder, found a language model without projector",

@@ -120,8 +120,8 @@ static candid_status read_feature_layer(const struct hf_node *n, const char *key
     return CANDID_OK;
 }
 
-/* [[height, width], …] in pixels. */
-static candid_status read_pinpoints(const struct hf_node *n, struct gguf_keys *keys) {
+/* [[height, width], …] in pixels; the original LLaVA has [[width, height], …]. */
+static candid_status read_pinpoints(const struct hf_node *n, struct gguf_keys *keys, bool width_first) {
     const char *key = "image_grid_pinpoints";
     const cJSON *list = json_find(n->object, key), *pair;
     int32_t values[2 * HF_MAX_PINPOINTS];
@@ -137,8 +137,8 @@ static candid_status read_pinpoints(const struct hf_node *n, struct gguf_keys *k
             !json_is_int(pair->child, 1, 1 << 16, &h) || !json_is_int(pair->child->next, 1, 1 << 16, &w)) {
             return hf_unsupported(n, key, "at most 64 pairs [height, width]");
         }
-        values[count++] = (int32_t)h;
-        values[count++] = (int32_t)w;
+        values[count++] = (int32_t)(width_first ? w : h);
+        values[count++] = (int32_t)(width_first ? h : w);
     }
     if (count == 0) {
         return hf_unsupported(n, key, "at least one pair [height, width]");
@@ -151,7 +151,7 @@ static candid_status set_next(const struct hf_node *n, struct gguf_keys *keys, s
     c->next = true;
     gguf_set_string(keys, "clip.vision.mm_patch_merge_type", "spatial_unpad");
     gguf_set_string(keys, "clip.vision.image_aspect_ratio", "anyres");
-    return read_pinpoints(n, keys);
+    return read_pinpoints(n, keys, c->layout == HF_ORIGINAL);
 }
 
 static candid_status read_llava_hf(const struct hf_node *n, struct gguf_keys *keys, struct hf_config *c) {

@@ -50,6 +50,12 @@ run 4 "$CANDID" convert "$hf/llava15_mha" "$work/no/such/directory/x.gguf"
 err_has "cannot be written"
 [ ! -e "$work/x.gguf" ] || fail "a refused command left a file"
 
+# A model whose head count lies is refused before a byte is written.
+cp -r "$hf/llava15_mha" "$work/lying"
+sed -i 's/"num_attention_heads": 4,/"num_attention_heads": 3,/; s/"num_key_value_heads": 4,/"num_key_value_heads": 3,/' "$work/lying/config.json"
+run 3 "$CANDID" convert "$work/lying" "$work/x.gguf"
+[ ! -e "$work/x.gguf" ] || fail "a lying model was written"
+
 # A full disk or an interrupt leaves no file that looks whole.
 if [ -w /dev/full ]; then
     ln -s /dev/full "$work/full.gguf.partial"

@@ -127,7 +127,48 @@ static void errors_are_as_stated(void **state) {
     assert_true(good);
 }
 
+static bool stop_half_way(void *user_data, uint64_t done, uint64_t total) {
+    int *calls = user_data;
+    ++*calls;
+    assert_true(done <= total);
+    return done < total / 2;
+}
+
+/* A conversion that is stopped leaves neither a file nor a part of one; an older file of that name stays. */
+static void a_stopped_conversion_leaves_nothing(void **state) {
+    (void)state;
+    char directory[] = "/tmp/candid-test-stop-XXXXXX", source[64], path[64], partial[80];
+    assert_non_null(mkdtemp(directory));
+    snprintf(source, sizeof source, "%s/f32.gguf", directory);
+    snprintf(path, sizeof path, "%s/out.gguf", directory);
+    snprintf(partial, sizeof partial, "%s.partial", path);
+    struct tiny_model_options o = tiny_model_options_default();
+    assert_int_equal(tiny_model_write(source, &o), 0);
+    FILE *older = fopen(path, "wb");
+    assert_non_null(older);
+    fputs("older", older);
+    fclose(older);
+    struct gguf *gguf = NULL;
+    OK(gguf_open(source, &gguf, error));
+    int calls = 0;
+    const struct convert_progress progress = {stop_half_way, &calls};
+    assert_int_equal(convert_write(gguf, CONVERT_BOTH, CONVERT_Q8_0, path, &progress, NULL), CANDID_ERROR_CANCELLED);
+    assert_true(calls > 1);
+    assert_int_not_equal(access(partial, F_OK), 0);
+    char text[8] = "";
+    FILE *still = fopen(path, "rb");
+    assert_non_null(still);
+    assert_non_null(fgets(text, sizeof text, still));
+    fclose(still);
+    assert_string_equal(text, "older");
+    gguf_close(gguf);
+    unlink(source);
+    unlink(path);
+    rmdir(directory);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(errors_are_as_stated)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(errors_are_as_stated),
+                                       cmocka_unit_test(a_stopped_conversion_leaves_nothing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -478,6 +478,12 @@ static void asks_for_the_image_encoder(void **state) {
     candid_model_params params = candid_model_params_default();
     params.mmproj_path = SOURCE "nothing";
     assert_int_equal(candid_model_open(SOURCE "liuhaotian", &params, &model, &error), IO);
+    assert_non_null(strstr(error.message, "expected the directory of a CLIP model, found nothing"));
+    params.mmproj_path = SOURCE "cases.json";
+    assert_int_equal(candid_model_open(SOURCE "liuhaotian", &params, &model, &error), IO);
+    params.mmproj_path = SOURCE "liuhaotian_clip";
+    assert_int_equal(candid_model_open(SOURCE "llava15_mha", &params, &model, &error), CANDID_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "its own image encoder"));
     assert_int_equal(candid_model_open(SOURCE "liuhaotian_clip", NULL, &model, &error), OTHER);
     assert_non_null(strstr(error.message, "found an image encoder"));
 }
