@@ -1,7 +1,7 @@
 /*
- * The decoder's forward pass against an independent one written here: double precision, no cache, whole sequence at
- * once, weights decoded through the file's tensors. Then what a batch promises: rows of several sequences, chunks and
- * forks give what each sequence gives alone.
+ * The decoder's forward pass against an independent one (support/naive_llama.h): double precision, no cache, whole
+ * sequence at once, weights decoded through the file's tensors. Then what a batch promises: rows of several sequences,
+ * chunks and forks give what each sequence gives alone.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,142 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../support/naive_llama.h"
 #include "../support/tiny_model.h"
 #include "lm/llama.h"
 
 #define MODEL_PATH "test_forward.gguf"
-
-/* ---- the independent decoder -------------------------------------------------------------------- */
-
-static float *tensor_values(const struct gguf *gguf, const char *name) {
-    const struct tensor *t = gguf_find_tensor(gguf, name);
-    assert_non_null(t);
-    int64_t n = t->ne[0] * t->ne[1];
-    float *out = malloc((size_t)n * sizeof *out);
-    quant_dequantize(t->type, t->data, out, n);
-    return out;
-}
-
-static float *layer_values(const struct gguf *gguf, int layer, const char *role) {
-    char name[64];
-    snprintf(name, sizeof name, "blk.%d.%s.weight", layer, role);
-    return tensor_values(gguf, name);
-}
-
-/* out = W x for one row */
-static void product(double *out, const float *w, const double *x, int n_out, int n_in) {
-    for (int o = 0; o < n_out; o++) {
-        double sum = 0;
-        for (int i = 0; i < n_in; i++) {
-            sum += (double)w[(size_t)o * (size_t)n_in + (size_t)i] * x[i];
-        }
-        out[o] = sum;
-    }
-}
-
-static void normalise(double *out, const double *x, const float *w, int n, double eps) {
-    double sum = 0;
-    for (int i = 0; i < n; i++) {
-        sum += x[i] * x[i];
-    }
-    for (int i = 0; i < n; i++) {
-        out[i] = x[i] / sqrt(sum / n + eps) * w[i];
-    }
-}
-
-static void rotate(double *head, int dim, int position, double base) {
-    for (int i = 0; i < dim / 2; i++) {
-        double angle = position / pow(base, 2.0 * i / dim), a = head[2 * i], b = head[2 * i + 1];
-        head[2 * i] = a * cos(angle) - b * sin(angle);
-        head[2 * i + 1] = a * sin(angle) + b * cos(angle);
-    }
-}
-
-/* Logits (n, n_vocab) of a whole token sequence at positions 0 .. n-1. */
-static double *naive_forward(const struct gguf *gguf, const struct llama_weights *h, const int *tokens, int n) {
-    const int d = h->n_embd, hd = h->head_dim, n_q = h->n_head * hd, n_kv = h->n_head_kv * hd;
-    double *x = calloc((size_t)(n * d), sizeof *x), *normed = calloc((size_t)d, sizeof *x);
-    double *q = calloc((size_t)(n * n_q), sizeof *x), *k = calloc((size_t)(n * n_kv), sizeof *x);
-    double *v = calloc((size_t)(n * n_kv), sizeof *x), *heads = calloc((size_t)n_q, sizeof *x);
-    double *gate = calloc((size_t)h->n_ff, sizeof *x), *up = calloc((size_t)h->n_ff, sizeof *x),
-           *y = calloc((size_t)d, sizeof *x);
-    double *probs = calloc((size_t)n, sizeof *x), *logits = calloc((size_t)(n * h->n_vocab), sizeof *x);
-    float *table = tensor_values(gguf, "token_embd.weight");
-    for (int t = 0; t < n; t++) {
-        for (int i = 0; i < d; i++) {
-            x[t * d + i] = table[tokens[t] * d + i];
-        }
-    }
-    for (int l = 0; l < h->n_layer; l++) {
-        float *an = layer_values(gguf, l, "attn_norm"), *wq = layer_values(gguf, l, "attn_q");
-        float *wk = layer_values(gguf, l, "attn_k"), *wv = layer_values(gguf, l, "attn_v");
-        float *wo = layer_values(gguf, l, "attn_output"), *fn = layer_values(gguf, l, "ffn_norm");
-        float *wg = layer_values(gguf, l, "ffn_gate"), *wu = layer_values(gguf, l, "ffn_up"),
-              *wd = layer_values(gguf, l, "ffn_down");
-        for (int t = 0; t < n; t++) {
-            normalise(normed, x + t * d, an, d, h->rms_eps);
-            product(q + t * n_q, wq, normed, n_q, d);
-            product(k + t * n_kv, wk, normed, n_kv, d);
-            product(v + t * n_kv, wv, normed, n_kv, d);
-            for (int i = 0; i < h->n_head; i++) {
-                rotate(q + t * n_q + i * hd, hd, t, h->rope.base);
-            }
-            for (int i = 0; i < h->n_head_kv; i++) {
-                rotate(k + t * n_kv + i * hd, hd, t, h->rope.base);
-            }
-        }
-        for (int t = 0; t < n; t++) {
-            for (int i = 0; i < h->n_head; i++) {
-                const int kv = i / (h->n_head / h->n_head_kv);
-                double sum = 0;
-                for (int s = 0; s <= t; s++) {
-                    double score = 0;
-                    for (int e = 0; e < hd; e++) {
-                        score += q[t * n_q + i * hd + e] * k[s * n_kv + kv * hd + e];
-                    }
-                    sum += probs[s] = exp(score / sqrt(hd));
-                }
-                for (int e = 0; e < hd; e++) {
-                    double value = 0;
-                    for (int s = 0; s <= t; s++) {
-                        value += probs[s] / sum * v[s * n_kv + kv * hd + e];
-                    }
-                    heads[i * hd + e] = value;
-                }
-            }
-            product(y, wo, heads, d, n_q);
-            for (int i = 0; i < d; i++) {
-                x[t * d + i] += y[i];
-            }
-        }
-        for (int t = 0; t < n; t++) {
-            normalise(normed, x + t * d, fn, d, h->rms_eps);
-            product(gate, wg, normed, h->n_ff, d);
-            product(up, wu, normed, h->n_ff, d);
-            for (int i = 0; i < h->n_ff; i++) {
-                gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
-            }
-            product(y, wd, gate, d, h->n_ff);
-            for (int i = 0; i < d; i++) {
-                x[t * d + i] += y[i];
-            }
-        }
-        float *all[] = {an, wq, wk, wv, wo, fn, wg, wu, wd};
-        for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-            free(all[i]);
-        }
-    }
-    float *norm = tensor_values(gguf, "output_norm.weight");
-    bool tied = !gguf_find_tensor(gguf, "output.weight");
-    float *head = tied ? NULL : tensor_values(gguf, "output.weight");
-    for (int t = 0; t < n; t++) {
-        normalise(normed, x + t * d, norm, d, h->rms_eps);
-        product(logits + t * h->n_vocab, tied ? table : head, normed, h->n_vocab, d);
-    }
-    free(table), free(norm), free(head), free(x), free(normed), free(q), free(k), free(v), free(heads);
-    free(gate), free(up), free(y), free(probs);
-    return logits;
-}
 
 /* ---- fixture ------------------------------------------------------------------------------------- */
 
@@ -226,7 +95,7 @@ static double error_against_naive(const struct tiny_model_options *o, candid_pre
     for (int i = 0; i < N; i++) {
         tokens[i] = token_at(&f, i);
     }
-    double *expected = naive_forward(f.gguf, &f.weights, tokens, N);
+    double *expected = naive_forward(f.gguf, &f.weights, tokens, N, NULL);
     float *logits = malloc((size_t)(N * f.weights.n_vocab) * sizeof *logits);
     struct kv_seq *seq;
     assert_int_equal(kv_seq_create(f.kv, &seq, NULL), CANDID_OK);
