@@ -285,6 +285,44 @@ static void observers_see_every_site_and_change_nothing(void **state) {
     close_fixture(&f);
 }
 
+static void ignore(void *user_data, enum site site, int layer, const float *data, int n_rows, int n_cols) {
+    ++*(int *)user_data;
+}
+
+/* On the fast path too: a prompt of which only the last row wants logits, where the last layer runs on that row alone.
+ */
+static void looking_changes_no_bit_on_the_fast_path(void **state) {
+    (void)state;
+    struct tiny_model_options o = tiny_model_options_wide(TYPE_Q4_K);
+    struct fixture f;
+    open_fixture(&f, &o, CANDID_PRECISION_FAST, 64);
+    const size_t n_vocab = (size_t)f.weights.n_vocab;
+    float *plain = malloc(n_vocab * sizeof *plain), *watched = malloc(n_vocab * sizeof *watched);
+    assert_true(plain && watched);
+    int calls = 0;
+    const struct observer observer = {.mask = 1u << SITE_HIDDEN | 1u << SITE_EARLY_LOGITS | 1u << SITE_HEAD_OUTPUT |
+                                              1u << SITE_LOGITS,
+                                      .see = ignore,
+                                      .user_data = &calls};
+    for (int pass = 0; pass < 2; pass++) {
+        struct kv_seq *seq;
+        struct forward_row rows[N];
+        assert_int_equal(kv_seq_create(f.kv, &seq, NULL), CANDID_OK);
+        for (int i = 0; i < N; i++) {
+            rows[i] =
+                (struct forward_row){.seq = seq, .token = token_at(&f, i), .position = i, .want_logits = i == N - 1};
+        }
+        assert_int_equal(llama_forward(f.llama, rows, N, pass ? &observer : NULL, pass ? watched : plain, NULL),
+                         CANDID_OK);
+        kv_seq_free(seq);
+    }
+    assert_true(calls > 0);
+    assert_memory_equal(plain, watched, n_vocab * sizeof *plain);
+    free(plain);
+    free(watched);
+    close_fixture(&f);
+}
+
 static void bad_rows_are_errors_and_change_nothing(void **state) {
     (void)state;
     struct tiny_model_options o = tiny_model_options_default();
@@ -316,6 +354,7 @@ int main(void) {
         cmocka_unit_test(a_mixed_batch_equals_each_sequence_alone),
         cmocka_unit_test(only_wanted_rows_give_logits),
         cmocka_unit_test(observers_see_every_site_and_change_nothing),
+        cmocka_unit_test(looking_changes_no_bit_on_the_fast_path),
         cmocka_unit_test(bad_rows_are_errors_and_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
