@@ -10,6 +10,7 @@ hf/NAME.safetensors holds the recorded numbers (f32 and i32, names "CASE.WHAT") 
   input_ids        the prompt with its images expanded, as processor (or the original LLaVA's code) gives them
   pixels           (views, 3, size, size): what the image encoder got, images one after the other
   vision_hidden.L  hidden state L of the image encoder for the first view; L = 0: embeddings after the first norm
+  text_hidden.L    (positions, width): hidden state L of the decoder over the prompt, first case only; L = 0: embeddings
   visual_tokens    (tokens, width): all images' tokens as they stand in the prompt
   prefill_logits   (positions, vocabulary); in all but the first case of the last position only
   decode_logits    (32, vocabulary): from which the greedy tokens 1..32 were chosen (some cases)
@@ -309,7 +310,11 @@ def run_case(model, spec, tok, processor, pictures, case, out, label):
             seen["visual_tokens"] = torch.cat([f.reshape(-1, f.shape[-1]) for f in features])
         current, greedy, steps = ids, [], []
         for i in range(STEPS + 1):
-            logits = model(input_ids=current, attention_mask=torch.ones_like(current), **extra, use_cache=False).logits[0]
+            out_i = model(input_ids=current, attention_mask=torch.ones_like(current), **extra, use_cache=False,
+                          output_hidden_states=True)
+            logits = out_i.logits[0]
+            if i == 0 and label.endswith("0"):      # the last one is normed, which is not what the layer gave
+                seen.update({f"text_hidden.{k}": h[0] for k, h in enumerate(out_i.hidden_states[:-1])})
             if i == 0:
                 seen["prefill_logits"] = logits if label.endswith("0") else logits[-1:]
             else:
