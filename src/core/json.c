@@ -154,13 +154,3 @@ candid_status json_get_object(const struct json *j, const cJSON *object, const c
     *out = item ? item : *out;
     return CANDID_OK;
 }
-
-candid_status json_get_array(const struct json *j, const cJSON *object, const char *path, const char *key,
-                             const cJSON **out, candid_error *error) {
-    const cJSON *item = json_find(object, key);
-    if (item && !cJSON_IsArray(item)) {
-        return wrong(j, path, key, "an array", item, error);
-    }
-    *out = item ? item : *out;
-    return CANDID_OK;
-}

@@ -40,8 +40,6 @@ candid_status json_get_string(const struct json *j, const cJSON *object, const c
                               const char **out, candid_error *error);
 candid_status json_get_object(const struct json *j, const cJSON *object, const char *path, const char *key,
                               const cJSON **out, candid_error *error);
-candid_status json_get_array(const struct json *j, const cJSON *object, const char *path, const char *key,
-                             const cJSON **out, candid_error *error);
 
 /* A number that is an integer within min..max. */
 bool json_is_int(const cJSON *item, int64_t min, int64_t max, int64_t *out);

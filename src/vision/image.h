@@ -1,6 +1,6 @@
 /*
- * Images: the handle, and the two preprocessing modes, equal to Pillow's arithmetic byte for byte. Decoding (stb_image)
- * is in decode.h.
+ * Images: the handle, and what the encoder is given of them, equal to Pillow's arithmetic byte for byte. Decoding is in
+ * decode.h, the choice of views in visual.h.
  */
 #ifndef CANDID_VISION_IMAGE_H
 #define CANDID_VISION_IMAGE_H
