@@ -50,11 +50,47 @@ struct kv_shape {
     bool f32; /* else f16 */
 };
 
+#define KEY_CLASSES 4
+
+enum attention_edit_kind {
+    EDIT_SCORES_ABS,      /* s += gain[class] * |s| */
+    EDIT_SCORES_MEAN_ABS, /* s += gain[class] * mean of |s| over all heads */
+    EDIT_PROBS_MOVE,      /* keys of `from` keep `keep` of their probability; the rest goes to `to` in proportion */
+};
+
+/*
+ * One change of attention rows. Every key position has a class below KEY_CLASSES; positions from n_classes on are in
+ * class 0. Sets of classes are bit masks.
+ */
+struct attention_edit {
+    enum attention_edit_kind kind;
+    const uint8_t *classes; /* host (n_classes), or with class_stride (n_head, n_classes) */
+    int n_classes;
+    size_t class_stride;  /* from one head's classes to the next; 0: all heads have the same */
+    const uint8_t *heads; /* host [n_head], nonzero: edited; NULL: all */
+
+    float gain[KEY_CLASSES]; /* scores */
+
+    /* MOVE. A (row, head) is edited if mass(whole) >= min_mass and mass(part) / (mass(whole) + eps) <= max_share. */
+    unsigned from, to, whole, part;
+    float keep, min_mass, max_share, eps;
+    bool round_f16; /* every intermediate value is rounded to f16, as in a program that works in f16 */
+};
+
+/* The edits of one row, in order. */
+struct row_edits {
+    const struct attention_edit *edits; /* [n_edits] */
+    int n_edits;
+    float *moved; /* host (n_edits, n_head), written: mass moved (scores: 0), or -1 where the edit left the head alone */
+};
+
 /* One query row over the keys of its sequence. */
 struct attention_row {
     void *const *blocks; /* device blocks of the sequence, token t in block t / KV_BLOCK */
     int index;           /* where this row's own key lies in the sequence */
     int n_keys;          /* keys it sees: 0 .. n_keys-1 (index + 1 when causal) */
+    int also_begin, also_end; /* and these, also_begin >= n_keys; none when also_end is 0 */
+    const struct row_edits *edits; /* or NULL */
 };
 
 struct kv_attention {

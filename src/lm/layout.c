@@ -54,7 +54,7 @@ candid_status layout_append(struct layout *layout, enum span_kind kind, int n_to
         return CANDID_OK;
     }
     TRY(reserve(layout, layout->n_spans + 1, error));
-    layout->spans[layout->n_spans++] = (struct span){kind, begin, begin + n_tokens, image, grid_h, grid_w};
+    layout->spans[layout->n_spans++] = (struct span){kind, begin, begin + n_tokens, image, grid_h, grid_w, IMAGE_RASTER};
     return CANDID_OK;
 }
 
@@ -111,6 +111,29 @@ const struct span *layout_find_image(const struct layout *layout, int image) {
     return NULL;
 }
 
+int grid_ring(int y, int x, int h, int w) {
+    const int vertical = y < h - 1 - y ? y : h - 1 - y, horizontal = x < w - 1 - x ? x : w - 1 - x;
+    return vertical < horizontal ? vertical : horizontal;
+}
+
+int grid_rings(int h, int w) {
+    return ((h < w ? h : w) + 1) / 2;
+}
+
+void grid_cells(enum image_order order, int h, int w, int *cells) {
+    int n = 0;
+    for (int ring = 0; order == IMAGE_RINGS && ring < grid_rings(h, w); ring++) {
+        for (int cell = 0; cell < h * w; cell++) {
+            if (grid_ring(cell / w, cell % w, h, w) == ring) {
+                cells[n++] = cell;
+            }
+        }
+    }
+    for (; n < h * w; n++) {
+        cells[n] = order == IMAGE_REVERSE ? h * w - 1 - n : n;
+    }
+}
+
 int64_t prompt_length(const struct prompt *prompt, const struct image_span *images) {
     int64_t length = 0;
     for (size_t i = 0; i < prompt->n_chunks; i++) {
@@ -132,6 +155,9 @@ static candid_status append_prompt(struct layout *layout, const struct prompt *p
             before_image = false;
             const struct image_span *image = &images[chunk->image];
             TRY(layout_append(layout, SPAN_IMAGE, image->n_tokens, chunk->image, image->grid_h, image->grid_w, error));
+            if (image->n_tokens > 0) {
+                layout->spans[layout->n_spans - 1].order = image->order;
+            }
         } else if (chunk->count > INT_MAX) {
             return fail(error, CANDID_ERROR_ARGUMENT, "layout: a prompt chunk of %zu tokens is too long", chunk->count);
         } else {

@@ -12,11 +12,19 @@
 
 enum span_kind { SPAN_SYSTEM, SPAN_IMAGE, SPAN_QUESTION, SPAN_GENERATED };
 
+/* In which order the tokens of an image's grid stand in the sequence. */
+enum image_order {
+    IMAGE_RASTER,  /* row by row */
+    IMAGE_RINGS,   /* from the border to the centre, raster order within a ring (concentric causal attention) */
+    IMAGE_REVERSE, /* raster order backwards */
+};
+
 struct span {
     enum span_kind kind;
     int begin, end;     /* positions [begin, end), begin < end */
     int image;          /* number of the image for SPAN_IMAGE, else -1 */
-    int grid_h, grid_w; /* rows and columns of an image's token grid, position begin + y * grid_w + x; else 0 */
+    int grid_h, grid_w; /* rows and columns of an image's token grid, 0 where its tokens form none */
+    enum image_order order; /* of the grid's cells: with IMAGE_RASTER position begin + y * grid_w + x */
 };
 
 /* Start from {0}; release with layout_free. */
@@ -56,7 +64,16 @@ const struct span *layout_find_image(const struct layout *layout, int image);
 struct image_span {
     int n_tokens;
     int grid_h, grid_w; /* as in struct span */
+    enum image_order order;
 };
+
+/* Ring of cell (y, x) of an h×w grid: 0 at the border. */
+int grid_ring(int y, int x, int h, int w);
+/* Number of rings: half the shorter side, rounded up. */
+int grid_rings(int h, int w);
+
+/* cells[i] = raster index y * w + x of the i-th token of an h×w grid in the given order; [h * w]. */
+void grid_cells(enum image_order order, int h, int w, int *cells);
 
 /* Positions of a tokenised prompt; `images` is indexed by the number of the image. */
 int64_t prompt_length(const struct prompt *prompt, const struct image_span *images);

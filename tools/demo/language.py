@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 import scenes
 import tokenizer
+from model import image_positions, sees
 
 PLURALS = {"person": "people", "bus": "buses", "sheep": "sheep", "couch": "couches", "broccoli": "broccoli",
            "wine glass": "wine glasses"}
@@ -200,10 +201,12 @@ class Language:
         p = n0 + projected.shape[1]
         head = model.embed(torch.tensor(self.prefix)).expand(b, -1, -1)
         x = torch.cat([head, projected, model.embed(xc), model.embed(xq).view(b, k * lq, -1)], 1)
-        positions = torch.cat([torch.arange(p), p + torch.arange(lc)] + [p + torch.arange(lq)] * k)
+        prefix, after = image_positions(n0, projected.shape[1], model.cca)
+        positions = torch.cat([prefix, after + torch.arange(lc)] + [after + torch.arange(lq)] * k)
         owner = torch.cat([torch.zeros(p), torch.ones(lc)] + [torch.full((lq,), 2.0 + i) for i in range(k)])
         seen = (owner[None] == 0) | (owner[None] == owner[:, None])
         seen &= torch.ones_like(seen).tril()
+        seen[:p, :p] = sees(n0, projected.shape[1], model.cca)
         mask = torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))
         hidden, _ = model.decode(x, positions, mask)
         y = torch.cat([yc, yq.view(b, -1)], 1).flatten()

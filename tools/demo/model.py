@@ -71,6 +71,31 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
+def rings(h, w):
+    """Concentric causal attention (arXiv 2410.15926): ring of each cell in raster order, 0 = border."""
+    return torch.tensor([min(y, x, h - 1 - y, w - 1 - x) for y in range(h) for x in range(w)])
+
+
+def image_positions(n_before, n_image, cca):
+    """Positions of the text before an image and of its tokens, and the position of the first token after it."""
+    before = torch.arange(n_before)
+    if not cca:
+        return torch.arange(n_before + n_image), n_before + n_image
+    side = math.isqrt(n_image)
+    return torch.cat([before, n_before + rings(side, side)]), n_before + (side + 1) // 2
+
+
+def sees(n_before, n_image, cca):
+    """bool [n, n]: which prefix token (row) attends to which (column)."""
+    n = n_before + n_image
+    seen = torch.ones(n, n, dtype=torch.bool).tril()
+    if cca:
+        side = math.isqrt(n_image)
+        ring = rings(side, side)
+        seen[n_before:, n_before:] = ring[None] <= ring[:, None]
+    return seen
+
+
 def rope_tables(positions, head_dim, base):
     """cos and sin [..., head_dim] for HF's rotate-halves convention."""
     inv = base ** (-torch.arange(0, head_dim, 2).float() / head_dim)
@@ -127,9 +152,10 @@ class Heads(nn.Module):
 class DemoModel(nn.Module):
     """Vision tower + projector (exact GELU) + decoder with an untied output matrix."""
 
-    def __init__(self, vocab, classes):
+    def __init__(self, vocab, classes, cca=False):
         super().__init__()
         t = TEXT
+        self.cca = cca            # concentric causal attention: ring positions and ring mask
         self.vision = VisionTower(**VISION)
         self.mm0, self.mm2 = nn.Linear(VISION["width"], t["width"]), nn.Linear(t["width"], t["width"])
         self.heads = Heads(t["width"], VISION["width"], classes)

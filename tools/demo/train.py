@@ -111,6 +111,7 @@ def main():
     ap.add_argument("--vision-scale", type=float, default=0.4, help="factor on the vision side's rate in stage full")
     ap.add_argument("--aux", type=float, default=0.3, help="weight of the vision heads' loss in stage full")
     ap.add_argument("--seed0", type=int, default=scenes.TRAIN_SEED0, help="first scene seed")
+    ap.add_argument("--cca", action="store_true", help="concentric causal attention: ring positions and ring mask")
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--every", type=int, default=50, help="steps between log lines")
     ap.add_argument("--save-every", type=int, default=200)
@@ -125,7 +126,7 @@ def main():
     torch.manual_seed(1)
     import language
     lang = language.Language()
-    model = DemoModel(lang.vocab, len(scenes.NAMES))
+    model = DemoModel(lang.vocab, len(scenes.NAMES), args.cca)
     if args.init:
         model.load_state_dict(torch.load(args.init)["model"], strict=False)
     rng = random.Random(args.seed0)

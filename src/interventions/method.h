@@ -1,0 +1,113 @@
+/*
+ * What a method is: a name, a table of options, and functions that write a plan (lm/plan.h) for one prompt.
+ *
+ * A method is one file that defines one `struct method` and is listed in registry.c. Everything users see of its
+ * options - validation, JSON schema, documentation, `candid methods` - comes from the table.
+ */
+#ifndef CANDID_INTERVENTIONS_METHOD_H
+#define CANDID_INTERVENTIONS_METHOD_H
+
+#include <cJSON.h>
+
+#include "candid/candid.h"
+#include "lm/layout.h"
+#include "lm/plan.h"
+
+enum option_type {
+    OPTION_BOOL,
+    OPTION_INT,
+    OPTION_FLOAT,
+    OPTION_CHOICE, /* one of `choices` */
+    OPTION_LAYERS, /* "2-" | "5-18" | "1,18-31" | "all" | "auto" where the option allows it; see layers_parse */
+    OPTION_INTS,   /* list of integers from min to max, or null */
+    OPTION_HEADS,  /* list of [layer, head] pairs, or null */
+    OPTION_PATH,   /* file name, relative to the config file's directory, or null */
+};
+
+/* One option. Values are JSON text, so that a table reads like a config file. */
+struct option {
+    const char *name;
+    enum option_type type;
+    const char *recommended; /* the default */
+    const char *paper;       /* with "preset": "paper"; NULL: as recommended */
+    const char *code;        /* with "preset": "code": the released program; NULL: as recommended */
+    double min, max;         /* inclusive, of numbers */
+    const char *const *choices; /* NULL-terminated, of OPTION_CHOICE */
+    const char *doc;            /* one or two sentences: meaning, unit; where paper and code differ */
+};
+
+/* The options of one method with every value resolved: explicit, else by preset, else recommended. Values are valid. */
+struct settings {
+    const cJSON *values; /* object: one member per option of the method */
+    const char *folder;  /* directory that OPTION_PATH values are relative to */
+};
+
+bool setting_bool(const struct settings *s, const char *name);
+int setting_int(const struct settings *s, const char *name);
+float setting_float(const struct settings *s, const char *name);
+const char *setting_string(const struct settings *s, const char *name); /* choice, layers or path; NULL where null */
+const cJSON *setting_list(const struct settings *s, const char *name);  /* array, or NULL where null */
+
+/* What methods may know of the model. */
+struct model_facts {
+    const char *name; /* general.name, or "" */
+    int n_layer, n_head, n_head_kv, head_dim, n_embd, n_vocab;
+    int n_vision_blocks;  /* image-encoder blocks that are run, 0 without vision */
+    bool trained_with_cca; /* the weights were made with concentric causal attention */
+    const cJSON *known;   /* this model's entry of configs/models.json, or NULL */
+};
+
+/* Attention of the class token to the patches, summed over heads, of one image: asked for with needs.vision_blocks. */
+struct vision_tap {
+    int block;
+    int n;          /* patches of the first view */
+    float *of_cls;  /* [n], raster order */
+};
+
+/* What must be known before the prompt runs. */
+struct method_needs {
+    enum image_order order; /* of an image's tokens in the sequence */
+    int vision_blocks[4];   /* blocks whose class-token attention the method reads; n_vision_blocks used */
+    int n_vision_blocks;
+};
+
+/* What compile() gets, and writes to. */
+struct compile_job {
+    const struct model_facts *facts;
+    const struct layout *layout;    /* of the prompt */
+    const struct vision_tap *taps;  /* (n_images, n_taps) */
+    int n_images, n_taps;
+    struct plan *plan;
+    const struct logger *log;
+    const struct method *method; /* the one being compiled */
+    char *idle;                  /* [PLAN_NOTE]: why the method does nothing in this request; write it and return OK */
+};
+
+struct method {
+    const char *name;     /* key in configs: "var" */
+    const char *title;    /* "Visual attention redistribution" */
+    const char *edits;    /* what it changes, one sentence naming the sites */
+    const char *cost;     /* one sentence */
+    const char *citation; /* authors, title, venue, arXiv id; repository */
+    const struct option *options;
+    int n_options;
+
+    /* May be NULL: needs nothing. */
+    void (*needs)(const struct settings *s, const struct model_facts *facts, struct method_needs *needs);
+    /* Adds steps to job->plan. A method whose settings make it the identity adds none and says so in job->idle. */
+    candid_status (*compile)(const struct settings *s, struct compile_job *job, candid_error *error);
+};
+
+/* Every method, in the order in which they are applied where they meet at one site. NULL-terminated. */
+extern const struct method *const methods[];
+
+const struct method *method_find(const char *name); /* NULL when there is none */
+
+/* Layers named by `text`, which must be valid: [n_layer] flags. Ranges are cut at the model's last layer. Returns their
+ * number, or -1 with a message when a layer named by itself does not exist. */
+int layers_select(const char *text, int n_layer, bool *out, const char *method, candid_error *error);
+
+/* Whether `text` is a valid list of layers: items "a", "a-b", "a-" separated by commas, or "all". */
+bool layers_valid(const char *text);
+
+#endif

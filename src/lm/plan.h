@@ -1,0 +1,149 @@
+/*
+ * Plans: what methods measure and change while a prompt and its answer pass the decoder.
+ *
+ * A plan is a flat array of steps. A step is a probe or an edit at one site (lm/site.h), for a set of layers, heads, rows
+ * and key positions. llama_forward() executes plans; it knows no method. A method (src/interventions/) writes the steps
+ * before the prompt runs; where an edit depends on what the prompt does, a probe step measures it and its `decide`
+ * function, the method's, fills in the tables that later edits read. What was decided during the prompt stays as it is
+ * for the answer, so every sequence forked from the prompt shares its plan.
+ *
+ *   site               probes                            edits
+ *   positions          -                                 order of image tokens, keys seen (struct forward_row)
+ *   hidden (input)     PROBE_PEAKS                       -
+ *   attention.scores   -                                 EDIT_SCORES_ABS, EDIT_SCORES_MEAN_ABS (backend)
+ *   attention.probs    PROBE_COLUMNS                     EDIT_PROBS_MOVE (backend)
+ *   head_output        PROBE_HEADS                       PLAN_SCALE_HEADS
+ *   hidden (MLP)       PROBE_HIDDEN                      PLAN_STEER
+ *   early_logits       -                                 PLAN_MIX_LAYERS
+ */
+#ifndef CANDID_LM_PLAN_H
+#define CANDID_LM_PLAN_H
+
+#include <cJSON.h>
+
+#include "backend/backend.h"
+#include "lm/layout.h"
+
+/* Sequences that run beside the prompt, layer by layer, because a probe compares with them. They carry no edits and are
+ * dropped after the prompt. */
+enum plan_role {
+    ROLE_MAIN,
+    ROLE_TEXT_ONLY, /* the prompt without its images */
+    ROLE_PLAIN,     /* the prompt as it is */
+    ROLE_COUNT
+};
+
+/* Where a row stands; a step names the rows it edits by a set of these. */
+enum plan_rows {
+    ROW_BEFORE = 1,    /* text before the first image */
+    ROW_IMAGE = 2,     /* image token */
+    ROW_QUESTION = 4,  /* text after the first image */
+    ROW_LAST = 8,      /* the prompt's last row (also ROW_QUESTION, or ROW_BEFORE without image) */
+    ROW_GENERATED = 16,
+    ROW_PROMPT = ROW_BEFORE | ROW_IMAGE | ROW_QUESTION | ROW_LAST,
+    ROW_ALL = ROW_PROMPT | ROW_GENERATED,
+};
+
+enum plan_kind {
+    PLAN_ATTENTION,    /* `edit` on attention rows */
+    PLAN_SCALE_HEADS,  /* head h of layer l times table[l][h] */
+    PLAN_STEER,        /* vector table[l] pushed into the MLP output or the block output */
+    PLAN_MIX_LAYERS,   /* normalised final state * (1 - strength) + sum of strength * table[l] * output of block l */
+    PLAN_PROBE_PEAKS,  /* max over dims of |x_d| / sqrt(mean(x²) + 1e-6) of each prompt row entering layer l */
+    PLAN_PROBE_COLUMNS, /* attention that each key gets from the prompt's rows, per head, before edits */
+    PLAN_PROBE_HEADS,  /* head vectors of the last prompt row, here and in the companion `role` */
+    PLAN_PROBE_HIDDEN, /* block output at the last row of ROLE_PLAIN and of ROLE_TEXT_ONLY */
+};
+
+/* What a probe measured at one layer. Host memory, valid during the call. */
+struct probe_result {
+    int layer;
+    int first, n_rows;    /* PEAKS: prompt positions [first, first + n_rows) */
+    const float *peaks;   /* PEAKS: (n_rows) */
+    const float *columns; /* COLUMNS: (n_head, n_keys) sums of probabilities over the rows that see the key */
+    int n_keys;
+    const float *own, *other; /* HEADS: (n_head*head_dim) main and companion; HIDDEN: (n_embd) with and without image */
+};
+
+struct plan_step;
+typedef void (*probe_fn)(struct plan_step *step, const struct probe_result *result);
+
+enum steer_mode {
+    STEER_MLP_COSINE,  /* x' = |x| normalise(x/|x| + s g v/|v|), g = 1 + max(0, cos(x, -v)), x the MLP output */
+    STEER_MLP_PLAIN,   /* the same with g = 1 */
+    STEER_RESIDUAL,    /* x' = |x| normalise(x + s v), x the block output */
+};
+
+struct plan_step {
+    enum plan_kind kind;
+    const struct method *owner; /* whose step it is, for reports; the executor does not look */
+    bool *layers;               /* [n_layer], owned by the plan; decide() may switch layers on and off */
+    unsigned rows;              /* set of enum plan_rows: edits only */
+    enum plan_role role;        /* PROBE_HEADS: which companion */
+
+    /* PLAN_ATTENTION. edit.classes and edit.heads point at layer 0; layer l's are l strides further. */
+    struct attention_edit edit;
+    size_t classes_stride, heads_stride;
+
+    float *table; /* SCALE_HEADS (n_layer, n_head), STEER (n_layer, n_embd), MIX_LAYERS (n_layer); owned by the plan */
+    float strength;
+    enum steer_mode steer;
+
+    const int *dims; /* PROBE_PEAKS: [n_dims], owned by the plan */
+    int n_dims;
+    const uint8_t *probe_heads; /* PROBE_COLUMNS: (n_layer, n_head) heads wanted, or NULL */
+    probe_fn decide;
+    void *state; /* decide's own, owned by the plan */
+
+    /* What was really done, for reports. */
+    int64_t rows_done;    /* rows (attention: rows times heads) edited */
+    int64_t rows_looked;  /* attention: rows times heads where the condition was asked */
+    double moved;         /* EDIT_PROBS_MOVE: probability mass moved, summed over rows_done */
+    int64_t prompt_rows;  /* of rows_done, those of the prompt */
+};
+
+#define PLAN_NOTE 240
+
+/* What one method did in one request. */
+struct plan_note {
+    const struct method *method;
+    char idle[PLAN_NOTE]; /* why it did nothing, "" when it may have done something */
+    /* Adds what the method knows beyond its steps' tallies (sinks found, …); may be NULL. */
+    void (*report)(const struct plan *plan, const struct plan_note *note, cJSON *out);
+    void *state; /* owned by the plan */
+};
+
+/* One prompt's plan. Start from plan_create. */
+struct plan {
+    int n_layer, n_head, n_embd;
+    struct plan_step *steps; /* [n_steps] */
+    int n_steps, step_capacity;
+    struct plan_note *notes; /* [n_notes], one per active method */
+    int n_notes;
+    bool companions[ROLE_COUNT]; /* which sequences must run beside the prompt */
+    bool whole_prompt;           /* a probe or mask needs all rows of the prompt in one pass */
+    enum image_order order;
+    int unlock_end;       /* image rows also see prompt positions [end of their image, unlock_end); 0: causal */
+    int n_prompt;         /* positions of the prompt */
+    uint8_t *row_sets;    /* [n_prompt] set of enum plan_rows */
+    void **owned;         /* memory to free with the plan */
+    int n_owned, owned_capacity;
+};
+
+candid_status plan_create(int n_layer, int n_head, int n_embd, const struct layout *prompt, struct plan **out,
+                          candid_error *error);
+void plan_free(struct plan *plan);
+
+/* Zeroed memory that lives as long as the plan. */
+candid_status plan_alloc(struct plan *plan, size_t count, size_t size, void *out, candid_error *error);
+
+/* A new step with all layers off. The pointer is valid until the next plan_add. */
+candid_status plan_add(struct plan *plan, enum plan_kind kind, const struct method *owner, struct plan_step **out,
+                       candid_error *error);
+
+/* The sets a row belongs to; index: position in its sequence. */
+unsigned plan_row_sets(const struct plan *plan, int index);
+
+bool plan_has(const struct plan *plan, enum plan_kind kind);
+
+#endif
