@@ -88,7 +88,7 @@ candid_status visual_plan_make(const struct clip_weights *w, candid_preprocess m
         plan_tiles(w, width, height, out);
         return CANDID_OK;
     }
-    out->span = (struct image_span){w->grid * w->grid, w->grid, w->grid};
+    out->span = (struct image_span){.n_tokens = w->grid * w->grid, .grid_h = w->grid, .grid_w = w->grid};
     return CANDID_OK;
 }
 

@@ -148,8 +148,8 @@ static void copying(void **state) {
 static void prompts(void **state) {
     struct prompt_chunk chunks[] = {{-1, 0, 5}, {0, 5, 0}, {-1, 5, 2}, {1, 7, 0}, {-1, 7, 4}};
     struct prompt p = {.tokens = {.count = 11}, .chunks = chunks, .n_chunks = 5};
-    const struct image_span images[] = {{6, 2, 3}, {7, 0, 0}}; /* the second forms no grid */
-    const struct image_span wrong[] = {{6, 3, 3}, {7, 0, 0}};
+    const struct image_span images[] = {{6, 2, 3, IMAGE_RASTER}, {7, 0, 0, IMAGE_RASTER}}; /* the second forms no grid */
+    const struct image_span wrong[] = {{6, 3, 3, IMAGE_RASTER}, {7, 0, 0, IMAGE_RASTER}};
     struct layout l = example();
     assert_int_equal(prompt_length(&p, images), 24);
     assert_int_equal(layout_from_prompt(&p, images, &l, NULL), CANDID_OK);
