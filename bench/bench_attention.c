@@ -73,7 +73,7 @@ static void bench_kv(enum cpu_isa isa, const struct kv_case *c, int n_threads) {
     float *k = random_floats((size_t)c->n_head_kv * (size_t)c->head_dim);
     for (int s = 0; s < n_seq; s++) {
         for (int i = 0; i < c->n_keys; i++) {
-            rows[0] = (struct attention_row){blocks + s * MAX_BLOCKS, i, i + 1};
+            rows[0] = (struct attention_row){.blocks = blocks + s * MAX_BLOCKS, .index = i, .n_keys = i + 1};
             a.n_rows = 1;
             for (a.layer = 0; a.layer < n_layer; a.layer++) {
                 attention_kv_store(&a, k, k, 1);
@@ -84,7 +84,8 @@ static void bench_kv(enum cpu_isa isa, const struct kv_case *c, int n_threads) {
     a.n_rows = c->n_rows;
     for (int i = 0; i < c->n_rows; i++) {
         const int index = c->prompt ? c->n_keys - c->n_rows + i : c->n_keys - 1;
-        rows[i] = (struct attention_row){blocks + (c->prompt ? 0 : i * MAX_BLOCKS), index, index + 1};
+        rows[i] = (struct attention_row){
+            .blocks = blocks + (c->prompt ? 0 : i * MAX_BLOCKS), .index = index, .n_keys = index + 1};
         pairs += index + 1;
     }
     float *q = random_floats((size_t)c->n_rows * width), *out = random_floats((size_t)c->n_rows * width);

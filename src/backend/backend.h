@@ -41,6 +41,13 @@ struct rope_params {
 
 enum gelu_kind { GELU_ERF, GELU_QUICK };
 
+/* x' = |x| normalise(...), where normalise(a) = a / max(|a|, 1e-12). */
+enum steer_mode {
+    STEER_COSINE,   /* x/|x| + s g v/|v|, g = 1 + max(0, cos(x, -v)) */
+    STEER_PLAIN,    /* x/|x| + s v/|v| */
+    STEER_RESIDUAL, /* x + s v */
+};
+
 /* Where an attention row finds its keys: blocks of KV_BLOCK tokens, see lm/kv.h. */
 #define KV_BLOCK 32
 
@@ -81,15 +88,16 @@ struct attention_edit {
 struct row_edits {
     const struct attention_edit *edits; /* [n_edits] */
     int n_edits;
-    float *moved; /* host (n_edits, n_head), written: mass moved (scores: 0), or -1 where the edit left the head alone */
+    float
+        *moved; /* host (n_edits, n_head), written: mass moved (scores: 0), or -1 where the edit left the head alone */
 };
 
 /* One query row over the keys of its sequence. */
 struct attention_row {
-    void *const *blocks; /* device blocks of the sequence, token t in block t / KV_BLOCK */
-    int index;           /* where this row's own key lies in the sequence */
-    int n_keys;          /* keys it sees: 0 .. n_keys-1 (index + 1 when causal) */
-    int also_begin, also_end; /* and these, also_begin >= n_keys; none when also_end is 0 */
+    void *const *blocks;           /* device blocks of the sequence, token t in block t / KV_BLOCK */
+    int index;                     /* where this row's own key lies in the sequence */
+    int n_keys;                    /* keys it sees: 0 .. n_keys-1 (index + 1 when causal) */
+    int also_begin, also_end;      /* and these, also_begin >= n_keys; none when also_end is 0 */
     const struct row_edits *edits; /* or NULL */
 };
 
@@ -117,6 +125,8 @@ struct backend_ops {
     void (*upload)(struct backend *b, void *device, const void *host, size_t bytes);
     void (*download)(struct backend *b, void *host, const void *device, size_t bytes);
     void (*copy)(struct backend *b, void *to, const void *from, size_t bytes); /* both device, not overlapping */
+
+    void (*zero)(struct backend *b, void *device, size_t bytes);
 
     /* ---- rows in, rows out ---- */
     /* out (n, w->n_in) = rows ids[0..n-1] of the table, decoded to f32. ids: host, each in [0, w->n_out). */
@@ -146,11 +156,28 @@ struct backend_ops {
      * q as out; must not overlap. */
     candid_status (*kv_attend)(struct backend *b, const struct kv_attention *a, const float *q, float *out,
                                candid_error *error);
+    /* sums: host (n_head, max_keys) = sum over the rows of the unedited probabilities; of heads that are not in `heads`
+     * (host [n_head], NULL: all) zeros. */
+    candid_status (*kv_columns)(struct backend *b, const struct kv_attention *a, const float *q, const uint8_t *heads,
+                                float *sums, candid_error *error);
     /* Bidirectional attention inside one sequence (image encoder): q, k, v, out (n_rows, n_head*head_dim).
      * probs_out as above with max_keys = n_rows, or NULL. */
     candid_status (*attend_full)(struct backend *b, const float *q, const float *k, const float *v, float *out,
                                  int n_rows, int n_head, int head_dim, float scale, float *probs_out,
                                  candid_error *error);
+    /* probs: host (n_head, n_rows) = softmax(scale · q Kᵀ) of one query row q (n_head*head_dim) over all rows of k. */
+    candid_status (*attend_row)(struct backend *b, const float *q, const float *k, float *probs, int n_rows, int n_head,
+                                int head_dim, float scale, candid_error *error);
+
+    /* ---- plans ---- */
+    /* out: host [n_rows] = max over dims (host [n_dims]) of |x_d| / sqrt(mean(x²) + eps). */
+    void (*peaks)(struct backend *b, float *out, const float *x, int n_rows, int n, const int *dims, int n_dims,
+                  float eps);
+    /* Head h of every row times scale[h] (host [n_head]); x (n_rows, n_head*head_dim), in place. */
+    void (*scale_heads)(struct backend *b, float *x, int n_rows, int n_head, int head_dim, const float *scale);
+    /* Pushes every row towards v (host [n]), its norm preserved; in place. */
+    void (*steer)(struct backend *b, float *x, int n_rows, int n, const float *v, float strength, enum steer_mode mode);
+    void (*mix)(struct backend *b, float *out, float keep, const float *x, float add, size_t n); /* keep*out + add*x */
 };
 
 struct backend {

@@ -28,10 +28,10 @@ enum option_type {
 struct option {
     const char *name;
     enum option_type type;
-    const char *recommended; /* the default */
-    const char *paper;       /* with "preset": "paper"; NULL: as recommended */
-    const char *code;        /* with "preset": "code": the released program; NULL: as recommended */
-    double min, max;         /* inclusive, of numbers */
+    const char *recommended;    /* the default */
+    const char *paper;          /* with "preset": "paper"; NULL: as recommended */
+    const char *code;           /* with "preset": "code": the released program; NULL: as recommended */
+    double min, max;            /* inclusive, of numbers */
     const char *const *choices; /* NULL-terminated, of OPTION_CHOICE */
     const char *doc;            /* one or two sentences: meaning, unit; where paper and code differ */
 };
@@ -52,16 +52,16 @@ const cJSON *setting_list(const struct settings *s, const char *name);  /* array
 struct model_facts {
     const char *name; /* general.name, or "" */
     int n_layer, n_head, n_head_kv, head_dim, n_embd, n_vocab;
-    int n_vision_blocks;  /* image-encoder blocks that are run, 0 without vision */
+    int n_vision_blocks;   /* image-encoder blocks that are run, 0 without vision */
     bool trained_with_cca; /* the weights were made with concentric causal attention */
-    const cJSON *known;   /* this model's entry of configs/models.json, or NULL */
+    const cJSON *known;    /* this model's entry of configs/models.json, or NULL */
 };
 
 /* Attention of the class token to the patches, summed over heads, of one image: asked for with needs.vision_blocks. */
 struct vision_tap {
     int block;
-    int n;          /* patches of the first view */
-    float *of_cls;  /* [n], raster order */
+    int n;         /* patches of the first view */
+    float *of_cls; /* [n], raster order */
 };
 
 /* What must be known before the prompt runs. */
@@ -74,8 +74,8 @@ struct method_needs {
 /* What compile() gets, and writes to. */
 struct compile_job {
     const struct model_facts *facts;
-    const struct layout *layout;    /* of the prompt */
-    const struct vision_tap *taps;  /* (n_images, n_taps) */
+    const struct layout *layout;   /* of the prompt */
+    const struct vision_tap *taps; /* (n_images, n_taps) */
     int n_images, n_taps;
     struct plan *plan;
     const struct logger *log;

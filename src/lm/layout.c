@@ -54,7 +54,8 @@ candid_status layout_append(struct layout *layout, enum span_kind kind, int n_to
         return CANDID_OK;
     }
     TRY(reserve(layout, layout->n_spans + 1, error));
-    layout->spans[layout->n_spans++] = (struct span){kind, begin, begin + n_tokens, image, grid_h, grid_w, IMAGE_RASTER};
+    layout->spans[layout->n_spans++] =
+        (struct span){kind, begin, begin + n_tokens, image, grid_h, grid_w, IMAGE_RASTER};
     return CANDID_OK;
 }
 

@@ -21,9 +21,9 @@ enum image_order {
 
 struct span {
     enum span_kind kind;
-    int begin, end;     /* positions [begin, end), begin < end */
-    int image;          /* number of the image for SPAN_IMAGE, else -1 */
-    int grid_h, grid_w; /* rows and columns of an image's token grid, 0 where its tokens form none */
+    int begin, end;         /* positions [begin, end), begin < end */
+    int image;              /* number of the image for SPAN_IMAGE, else -1 */
+    int grid_h, grid_w;     /* rows and columns of an image's token grid, 0 where its tokens form none */
     enum image_order order; /* of the grid's cells: with IMAGE_RASTER position begin + y * grid_w + x */
 };
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/status.h"
+#include "lm/plan_run.h"
 
 struct llama {
     const struct llama_weights *w;
@@ -26,11 +27,15 @@ struct llama {
     float *rope;      /* (rows, rope.n_dims/2, 2) */
     float *logits;    /* (logit_rows, n_vocab), grown on demand */
     int logit_rows;
+    float *mixed; /* (logit_rows, n_embd) a plan's mix of earlier layers; made on demand */
+    int mixed_rows;
+    bool mixing;  /* a row of this batch has such a mix */
     float *saved; /* (rows, n_embd) the residual stream while an observer is shown something else; made on demand */
 
     /* host */
     int32_t *ids, *positions;    /* [rows] */
     struct attention_row *views; /* [rows] */
+    struct plan_run run;         /* the plans of the batch's rows; run.rows [rows] */
     float *observed;             /* host copy for observers, grown on demand */
     size_t observed_count;
 };
@@ -39,6 +44,31 @@ static candid_status device_floats(struct llama *m, size_t rows, size_t columns,
     void *memory = NULL;
     TRY(m->b->ops->alloc(m->b, rows * columns * sizeof(float), &memory, error));
     *out = memory;
+    return CANDID_OK;
+}
+
+/* Buffers for max_rows rows. */
+static candid_status make_buffers(struct llama *m, candid_error *error) {
+    const struct llama_weights *w = m->w;
+    size_t rows = (size_t)m->max_rows, n_embd = (size_t)w->n_embd, n_ff = (size_t)w->n_ff;
+    size_t n_q = (size_t)w->n_head * (size_t)w->head_dim, n_kv = (size_t)w->n_head_kv * (size_t)w->head_dim;
+    TRY(device_floats(m, rows, n_embd, &m->x, error));
+    TRY(device_floats(m, rows, n_embd, &m->normed, error));
+    TRY(device_floats(m, rows, n_q, &m->q, error));
+    TRY(device_floats(m, rows, n_kv, &m->k, error));
+    TRY(device_floats(m, rows, n_kv, &m->v, error));
+    TRY(device_floats(m, rows, n_q, &m->heads, error));
+    TRY(device_floats(m, rows, n_embd, &m->projected, error));
+    TRY(device_floats(m, rows, n_ff, &m->gate, error));
+    TRY(device_floats(m, rows, n_ff, &m->up, error));
+    TRY(device_floats(m, rows, (size_t)w->rope.n_dims, &m->rope, error));
+    m->ids = calloc(rows, sizeof *m->ids);
+    m->positions = calloc(rows, sizeof *m->positions);
+    m->views = calloc(rows, sizeof *m->views);
+    m->run.rows = calloc(rows, sizeof *m->run.rows);
+    if (!m->ids || !m->positions || !m->views || !m->run.rows) {
+        return fail_memory(error, "the decoder's row tables", rows * (sizeof *m->views + sizeof *m->run.rows));
+    }
     return CANDID_OK;
 }
 
@@ -51,38 +81,18 @@ candid_status llama_create(const struct llama_weights *w, struct backend *backen
     m->w = w;
     m->b = backend;
     m->max_rows = max_rows;
-    size_t rows = (size_t)max_rows, n_embd = (size_t)w->n_embd, n_ff = (size_t)w->n_ff;
-    size_t n_q = (size_t)w->n_head * (size_t)w->head_dim, n_kv = (size_t)w->n_head_kv * (size_t)w->head_dim;
-    candid_status status;
-    TRY_GOTO(device_floats(m, rows, n_embd, &m->x, error), status, failed);
-    TRY_GOTO(device_floats(m, rows, n_embd, &m->normed, error), status, failed);
-    TRY_GOTO(device_floats(m, rows, n_q, &m->q, error), status, failed);
-    TRY_GOTO(device_floats(m, rows, n_kv, &m->k, error), status, failed);
-    TRY_GOTO(device_floats(m, rows, n_kv, &m->v, error), status, failed);
-    TRY_GOTO(device_floats(m, rows, n_q, &m->heads, error), status, failed);
-    TRY_GOTO(device_floats(m, rows, n_embd, &m->projected, error), status, failed);
-    TRY_GOTO(device_floats(m, rows, n_ff, &m->gate, error), status, failed);
-    TRY_GOTO(device_floats(m, rows, n_ff, &m->up, error), status, failed);
-    TRY_GOTO(device_floats(m, rows, (size_t)w->rope.n_dims, &m->rope, error), status, failed);
-    m->ids = calloc(rows, sizeof *m->ids);
-    m->positions = calloc(rows, sizeof *m->positions);
-    m->views = calloc(rows, sizeof *m->views);
-    if (!m->ids || !m->positions || !m->views) {
-        status = fail_memory(error, "the decoder's row tables", rows * sizeof *m->views);
-        goto failed;
+    m->run.b = backend;
+    const candid_status status = make_buffers(m, error);
+    if (status != CANDID_OK) {
+        llama_free(m);
+        return status;
     }
     *out = m;
     return CANDID_OK;
-failed:
-    llama_free(m);
-    return status;
 }
 
-void llama_free(struct llama *m) {
-    if (!m) {
-        return;
-    }
-    float *device[] = {m->x,         m->normed, m->q,  m->k,    m->v,      m->heads,
+static void release_buffers(struct llama *m) {
+    float *device[] = {m->x,         m->normed, m->q,  m->k,    m->v,      m->heads, m->mixed,
                        m->projected, m->gate,   m->up, m->rope, m->logits, m->saved};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
         m->b->ops->release(m->b, device[i]);
@@ -90,8 +100,27 @@ void llama_free(struct llama *m) {
     free(m->ids);
     free(m->positions);
     free(m->views);
+    plan_run_free(&m->run);
     free(m->observed);
-    free(m);
+}
+
+void llama_free(struct llama *m) {
+    if (m) {
+        release_buffers(m);
+        free(m);
+    }
+}
+
+candid_status llama_reserve(struct llama *m, int n_rows, candid_error *error) {
+    if (n_rows <= m->max_rows) {
+        return CANDID_OK;
+    }
+    struct llama *larger = NULL;
+    TRY(llama_create(m->w, m->b, n_rows, &larger, error));
+    release_buffers(m);
+    *m = *larger;
+    free(larger);
+    return CANDID_OK;
 }
 
 int llama_max_rows(const struct llama *m) {
@@ -156,9 +185,13 @@ static candid_status place_rows(struct llama *m, const struct forward_row *rows,
         }
     }
     for (int i = 0; i < n_rows; i++) {
-        struct attention_row *view = &m->views[i];
-        view->index = kv_next_slot(rows[i].seq);
-        view->n_keys = view->index + 1;
+        const int index = kv_next_slot(rows[i].seq);
+        m->views[i] = (struct attention_row){
+            .index = index,
+            .n_keys = rows[i].sees > 0 ? rows[i].sees : index + 1,
+            .also_begin = rows[i].also_begin,
+            .also_end = rows[i].also_end,
+        };
         m->positions[i] = rows[i].position;
         m->ids[i] = rows[i].token;
     }
@@ -166,9 +199,35 @@ static candid_status place_rows(struct llama *m, const struct forward_row *rows,
         TRY(kv_reserve(rows[i].seq, rows[i].seq->pending, error));
     }
     for (int i = 0; i < n_rows; i++) {
+        const struct attention_row *view = &m->views[i];
+        const int there = rows[i].seq->length + rows[i].seq->pending;
+        const int last = view->also_end > view->n_keys ? view->also_end : view->n_keys;
+        if (last > there) {
+            return fail(error, CANDID_ERROR_ARGUMENT, "forward: row %d sees %d keys, but its sequence has %d", i, last,
+                        there);
+        }
         m->views[i].blocks = rows[i].seq->blocks;
     }
     return CANDID_OK;
+}
+
+/* Which plan acts on which row. */
+static void place_plans(struct llama *m, const struct forward_row *rows, int n_rows) {
+    m->run.n_rows = n_rows;
+    m->run.active = false;
+    m->run.counting = true;
+    for (int i = 0; i < n_rows; i++) {
+        const struct plan *plan = rows[i].plan;
+        const int index = m->views[i].index;
+        m->run.active = m->run.active || plan;
+        m->run.rows[i] = (struct plan_row){
+            .plan = rows[i].plan,
+            .role = rows[i].role,
+            .sets = plan && rows[i].role != ROLE_TEXT_ONLY ? plan_row_sets(plan, index) : 0,
+            .index = index,
+            .last = rows[i].want_logits,
+        };
+    }
 }
 
 /* x = token embeddings, or the visual tokens given in their place. */
@@ -206,6 +265,17 @@ static int keep_wanted(struct llama *m, const struct forward_row *rows, int n_ro
     return kept;
 }
 
+/* The same for what is known of the rows. */
+static void keep_wanted_plans(struct llama *m, const struct forward_row *rows, int n_rows) {
+    int kept = 0;
+    for (int i = 0; i < n_rows; i++) {
+        if (rows[i].want_logits) {
+            m->run.rows[kept++] = m->run.rows[i];
+        }
+    }
+    m->run.n_rows = kept;
+}
+
 /* Attention of one layer: m->heads = softmax(q Kᵀ / sqrt(head_dim)) V, with k and v appended to the cache. */
 static candid_status attend(struct llama *m, const struct forward_row *rows, int n_rows, int layer,
                             const struct observer *o, candid_error *error) {
@@ -224,6 +294,7 @@ static candid_status attend(struct llama *m, const struct forward_row *rows, int
     if (scores || probs) {
         for (int i = 0; i < n_rows; i++) {
             a.max_keys = m->views[i].n_keys > a.max_keys ? m->views[i].n_keys : a.max_keys;
+            a.max_keys = m->views[i].also_end > a.max_keys ? m->views[i].also_end : a.max_keys;
         }
         count = (size_t)n_rows * (size_t)w->n_head * (size_t)a.max_keys;
         TRY(observed_room(m, 2 * count, error));
@@ -232,7 +303,9 @@ static candid_status attend(struct llama *m, const struct forward_row *rows, int
         a.probs_out = probs ? m->observed + count : NULL;
     }
     op->kv_store(m->b, &a, m->k, m->v);
+    TRY(plan_at_attention(&m->run, layer, &a, m->views, m->q, error));
     TRY(op->kv_attend(m->b, &a, m->q, m->heads, error));
+    plan_after_attention(&m->run, &a);
     if (scores) {
         o->see(o->user_data, SITE_ATTENTION_SCORES, layer, a.scores_out, n_rows * w->n_head, a.max_keys);
     }
@@ -243,8 +316,9 @@ static candid_status attend(struct llama *m, const struct forward_row *rows, int
 }
 
 /* The rest of a layer after its attention, for n_rows rows of m->x and m->heads. */
-static candid_status finish_layer(struct llama *m, const struct llama_layer *layer, int n_rows, candid_error *error) {
+static candid_status finish_layer(struct llama *m, int l, int n_rows, candid_error *error) {
     const struct llama_weights *w = m->w;
+    const struct llama_layer *layer = &w->layers[l];
     struct backend *b = m->b;
     const struct backend_ops *op = b->ops;
     const int n_embd = w->n_embd;
@@ -261,16 +335,58 @@ static candid_status finish_layer(struct llama *m, const struct llama_layer *lay
     op->silu_mul(b, m->gate, m->up, (size_t)n_rows * (size_t)w->n_ff);
     struct linear_job down = {&layer->ffn_down, NULL, m->projected};
     TRY(op->linear(b, m->gate, n_rows, w->n_ff, &down, 1, error));
+    TRY(plan_at_mlp(&m->run, l, m->x, m->projected, n_embd, error)); /* site: hidden */
     op->add(b, m->x, m->projected, (size_t)n_rows * (size_t)n_embd);
+    plan_at_output(&m->run, l, m->x, n_embd); /* site: hidden */
     return CANDID_OK;
 }
 
-/* m->logits = Whead RMSNorm(x) */
-static candid_status apply_head(struct llama *m, int n_rows, candid_error *error) {
+/* m->logits = Whead RMSNorm(x). final: with what plans mix in. */
+static candid_status apply_head(struct llama *m, int n_rows, bool final, candid_error *error) {
     const struct llama_weights *w = m->w;
+    const size_t n_embd = (size_t)w->n_embd;
     m->b->ops->rms_norm(m->b, m->normed, m->x, w->output_norm, n_rows, w->n_embd, w->rms_eps);
+    for (int i = 0; final && m->mixing && i < n_rows; i++) {
+        plan_mix_final(&m->run, i, m->normed + (size_t)i * n_embd, m->mixed + (size_t)i * n_embd, w->n_embd);
+    }
     struct linear_job head = {&w->output, NULL, m->logits};
     return m->b->ops->linear(m->b, m->normed, n_rows, w->n_embd, &head, 1, error);
+}
+
+/* Clears the mixes of a batch in which n_wanted rows want logits. */
+static candid_status start_mixes(struct llama *m, int n_wanted, candid_error *error) {
+    m->mixing = n_wanted > 0 && plan_mixes(&m->run);
+    if (!m->mixing) {
+        return CANDID_OK;
+    }
+    if (n_wanted > m->mixed_rows) {
+        m->b->ops->release(m->b, m->mixed);
+        m->mixed = NULL;
+        m->mixed_rows = 0;
+        TRY(device_floats(m, (size_t)n_wanted, (size_t)m->w->n_embd, &m->mixed, error));
+        m->mixed_rows = n_wanted;
+    }
+    m->b->ops->zero(m->b, m->mixed, (size_t)n_wanted * (size_t)m->w->n_embd * sizeof(float));
+    return CANDID_OK;
+}
+
+/* Adds the output of layer l to the mixes of the rows that want logits. */
+static void mix_layer(struct llama *m, const struct forward_row *rows, int n_rows, int l) {
+    const size_t n_embd = (size_t)m->w->n_embd;
+    for (int i = 0, wanted = 0; m->mixing && i < n_rows; i++) {
+        if (rows[i].want_logits) {
+            plan_mix_layer(&m->run, i, l, m->x + (size_t)i * n_embd, m->mixed + (size_t)wanted++ * n_embd,
+                           m->w->n_embd);
+        }
+    }
+}
+
+/* The same once only those rows are left. */
+static void mix_kept(struct llama *m, int n_rows, int l) {
+    const size_t n_embd = (size_t)m->w->n_embd;
+    for (int i = 0; m->mixing && i < n_rows; i++) {
+        plan_mix_layer(&m->run, i, l, m->x + (size_t)i * n_embd, m->mixed + (size_t)i * n_embd, m->w->n_embd);
+    }
 }
 
 /* Keeps the residual stream aside, so that an observer can be shown what is not part of the computation. */
@@ -293,7 +409,7 @@ static candid_status show_early_logits(struct llama *m, const struct forward_row
     TRY(save_stream(m, n_rows, error));
     const int kept = keep_wanted(m, rows, n_rows, m->x, m->w->n_embd);
     if (kept > 0) {
-        TRY(apply_head(m, kept, error));
+        TRY(apply_head(m, kept, false, error));
         TRY(at_site(m, o, SITE_EARLY_LOGITS, l, m->logits, kept, m->w->n_vocab, error));
     }
     restore_stream(m, n_rows);
@@ -327,6 +443,7 @@ static candid_status run_layers(struct llama *m, const struct forward_row *rows,
         }
 
         /* h = RMSNorm(x);  q, k, v = Wq h, Wk h, Wv h;  q, k rotated */
+        TRY(plan_at_input(&m->run, l, m->x, n_embd, error)); /* site: hidden */
         op->rms_norm(b, m->normed, m->x, layer->attn_norm, n_rows, n_embd, w->rms_eps);
         struct linear_job qkv[] = {
             {&layer->attn_q, NULL, m->q}, {&layer->attn_k, NULL, m->k}, {&layer->attn_v, NULL, m->v}};
@@ -336,11 +453,13 @@ static candid_status run_layers(struct llama *m, const struct forward_row *rows,
 
         /* sites: attention.scores, attention.probs */
         TRY(attend(m, rows, n_rows, l, o, error));
+        TRY(plan_at_heads(&m->run, l, m->heads, w->n_head, w->head_dim, error));
         TRY(at_site(m, o, SITE_HEAD_OUTPUT, l, m->heads, n_rows, n_q, error));
 
         if (l < w->n_layer - 1) {
-            TRY(finish_layer(m, layer, n_rows, error));
+            TRY(finish_layer(m, l, n_rows, error));
             TRY(at_site(m, o, SITE_HIDDEN, l, m->x, n_rows, n_embd, error));
+            mix_layer(m, rows, n_rows, l);
             if (observes(o, SITE_EARLY_LOGITS)) {
                 TRY(show_early_logits(m, rows, n_rows, l, o, error));
             }
@@ -350,20 +469,24 @@ static candid_status run_layers(struct llama *m, const struct forward_row *rows,
          * pass of its own, so that looking changes nothing. */
         if (observes(o, SITE_HIDDEN)) {
             TRY(save_stream(m, n_rows, error));
-            TRY(finish_layer(m, layer, n_rows, error));
+            m->run.counting = false;
+            TRY(finish_layer(m, l, n_rows, error));
+            m->run.counting = true;
             TRY(at_site(m, o, SITE_HIDDEN, l, m->x, n_rows, n_embd, error));
             restore_stream(m, n_rows);
         }
         keep_wanted(m, rows, n_rows, m->x, n_embd);
+        keep_wanted_plans(m, rows, n_rows);
         n_rows = keep_wanted(m, rows, n_rows, m->heads, n_q);
         if (n_rows == 0) {
             return CANDID_OK;
         }
-        TRY(finish_layer(m, layer, n_rows, error));
+        TRY(finish_layer(m, l, n_rows, error));
     }
 
-    /* logits = Whead RMSNorm(x) */
-    TRY(apply_head(m, n_rows, error));
+    /* site: early_logits;  logits = Whead RMSNorm(x), a plan may mix earlier layers in */
+    mix_kept(m, n_rows, w->n_layer - 1);
+    TRY(apply_head(m, n_rows, true, error));
     TRY(at_site(m, o, SITE_EARLY_LOGITS, w->n_layer - 1, m->logits, n_rows, w->n_vocab, error));
     TRY(at_site(m, o, SITE_LOGITS, -1, m->logits, n_rows, w->n_vocab, error));
     op->download(b, logits, m->logits, (size_t)n_rows * (size_t)w->n_vocab * sizeof(float));
@@ -384,6 +507,10 @@ candid_status llama_forward(struct llama *m, const struct forward_row *rows, int
         m->logit_rows = n_wanted;
     }
     candid_status status = place_rows(m, rows, n_rows, error);
+    if (status == CANDID_OK) {
+        place_plans(m, rows, n_rows);
+        status = start_mixes(m, n_wanted, error);
+    }
     if (status == CANDID_OK) {
         status = run_layers(m, rows, n_rows, observer, logits, error);
     }

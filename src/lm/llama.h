@@ -5,6 +5,7 @@
 #define CANDID_LM_LLAMA_H
 
 #include "lm/kv.h"
+#include "lm/plan.h"
 #include "lm/site.h"
 #include "model/weights.h"
 
@@ -15,6 +16,10 @@ struct forward_row {
     const float *embedding; /* device (n_embd): a visual token in place of a token id, or NULL */
     int32_t position;       /* for RoPE; usually the index in the sequence */
     bool want_logits;
+    int sees; /* keys 0 .. sees-1 of its sequence; 0: itself and all before. May reach to rows of this batch */
+    int also_begin, also_end; /* and keys [also_begin, also_end), also_begin >= sees; none when also_end is 0 */
+    struct plan *plan;        /* what is probed and edited, or NULL; a plan's rows stand together */
+    enum plan_role role;      /* which of the plan's sequences the row belongs to */
 };
 
 struct llama; /* work buffers for the batches of one context */
@@ -26,6 +31,9 @@ void llama_free(struct llama *m);
 
 int llama_max_rows(const struct llama *m);
 
+/* Makes room for passes of n_rows. On failure nothing changes. */
+candid_status llama_reserve(struct llama *m, int n_rows, candid_error *error);
+
 /*
  * Runs the rows through all layers, appends their keys and values to their sequences, and writes the logits of the
  * rows that want them to `logits`, host (number of wanted rows, n_vocab), in row order. On failure no sequence changes.
@@ -33,8 +41,9 @@ int llama_max_rows(const struct llama *m);
  * observer may be NULL.
  *
  * A row's result does not depend on the other rows of its batch, with one limit: on the fast path up to 8 rows
- * (decoding) and more rows (prompts) go through kernels that round differently; past the last attention it is the rows that
- * want logits that count. Within either kind, and on the exact path always, a row gives the same bits alone and in company.
+ * (decoding) and more rows (prompts) go through kernels that round differently; past the last attention it is the rows
+ * that want logits that count. Within either kind, and on the exact path always, a row gives the same bits alone and in
+ * company.
  */
 candid_status llama_forward(struct llama *m, const struct forward_row *rows, int n_rows,
                             const struct observer *observer, float *logits, candid_error *error);

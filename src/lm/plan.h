@@ -1,11 +1,11 @@
 /*
  * Plans: what methods measure and change while a prompt and its answer pass the decoder.
  *
- * A plan is a flat array of steps. A step is a probe or an edit at one site (lm/site.h), for a set of layers, heads, rows
- * and key positions. llama_forward() executes plans; it knows no method. A method (src/interventions/) writes the steps
- * before the prompt runs; where an edit depends on what the prompt does, a probe step measures it and its `decide`
- * function, the method's, fills in the tables that later edits read. What was decided during the prompt stays as it is
- * for the answer, so every sequence forked from the prompt shares its plan.
+ * A plan is a flat array of steps. A step is a probe or an edit at one site (lm/site.h), for a set of layers, heads,
+ * rows and key positions. llama_forward() executes plans; it knows no method. A method (src/interventions/) writes the
+ * steps before the prompt runs; where an edit depends on what the prompt does, a probe step measures it and its
+ * `decide` function, the method's, fills in the tables that later edits read. What was decided during the prompt stays
+ * as it is for the answer, so every sequence forked from the prompt shares its plan.
  *
  *   site               probes                            edits
  *   positions          -                                 order of image tokens, keys seen (struct forward_row)
@@ -13,7 +13,7 @@
  *   attention.scores   -                                 EDIT_SCORES_ABS, EDIT_SCORES_MEAN_ABS (backend)
  *   attention.probs    PROBE_COLUMNS                     EDIT_PROBS_MOVE (backend)
  *   head_output        PROBE_HEADS                       PLAN_SCALE_HEADS
- *   hidden (MLP)       PROBE_HIDDEN                      PLAN_STEER
+ *   hidden (output)    PROBE_HIDDEN                      PLAN_STEER (MLP output or block output)
  *   early_logits       -                                 PLAN_MIX_LAYERS
  */
 #ifndef CANDID_LM_PLAN_H
@@ -35,24 +35,24 @@ enum plan_role {
 
 /* Where a row stands; a step names the rows it edits by a set of these. */
 enum plan_rows {
-    ROW_BEFORE = 1,    /* text before the first image */
-    ROW_IMAGE = 2,     /* image token */
-    ROW_QUESTION = 4,  /* text after the first image */
-    ROW_LAST = 8,      /* the prompt's last row (also ROW_QUESTION, or ROW_BEFORE without image) */
+    ROW_BEFORE = 1,   /* text before the first image */
+    ROW_IMAGE = 2,    /* image token */
+    ROW_QUESTION = 4, /* text after the first image */
+    ROW_LAST = 8,     /* the prompt's last row (also ROW_QUESTION, or ROW_BEFORE without image) */
     ROW_GENERATED = 16,
     ROW_PROMPT = ROW_BEFORE | ROW_IMAGE | ROW_QUESTION | ROW_LAST,
     ROW_ALL = ROW_PROMPT | ROW_GENERATED,
 };
 
 enum plan_kind {
-    PLAN_ATTENTION,    /* `edit` on attention rows */
-    PLAN_SCALE_HEADS,  /* head h of layer l times table[l][h] */
-    PLAN_STEER,        /* vector table[l] pushed into the MLP output or the block output */
-    PLAN_MIX_LAYERS,   /* normalised final state * (1 - strength) + sum of strength * table[l] * output of block l */
-    PLAN_PROBE_PEAKS,  /* max over dims of |x_d| / sqrt(mean(x²) + 1e-6) of each prompt row entering layer l */
+    PLAN_ATTENTION,     /* `edit` on attention rows */
+    PLAN_SCALE_HEADS,   /* head h of layer l times table[l][h] */
+    PLAN_STEER,         /* rows pushed towards vector table[l] with `strength` */
+    PLAN_MIX_LAYERS,    /* normalised final state * (1 - strength) + sum of strength * table[l] * output of block l */
+    PLAN_PROBE_PEAKS,   /* max over dims of |x_d| / sqrt(mean(x²) + 1e-6) of each prompt row entering layer l */
     PLAN_PROBE_COLUMNS, /* attention that each key gets from the prompt's rows, per head, before edits */
-    PLAN_PROBE_HEADS,  /* head vectors of the last prompt row, here and in the companion `role` */
-    PLAN_PROBE_HIDDEN, /* block output at the last row of ROLE_PLAIN and of ROLE_TEXT_ONLY */
+    PLAN_PROBE_HEADS,   /* head vectors of the last prompt row, here and in the companion `role` */
+    PLAN_PROBE_HIDDEN,  /* block output at the last row of ROLE_PLAIN and of ROLE_TEXT_ONLY */
 };
 
 /* What a probe measured at one layer. Host memory, valid during the call. */
@@ -68,18 +68,12 @@ struct probe_result {
 struct plan_step;
 typedef void (*probe_fn)(struct plan_step *step, const struct probe_result *result);
 
-enum steer_mode {
-    STEER_MLP_COSINE,  /* x' = |x| normalise(x/|x| + s g v/|v|), g = 1 + max(0, cos(x, -v)), x the MLP output */
-    STEER_MLP_PLAIN,   /* the same with g = 1 */
-    STEER_RESIDUAL,    /* x' = |x| normalise(x + s v), x the block output */
-};
-
 struct plan_step {
     enum plan_kind kind;
-    const struct method *owner; /* whose step it is, for reports; the executor does not look */
-    bool *layers;               /* [n_layer], owned by the plan; decide() may switch layers on and off */
-    unsigned rows;              /* set of enum plan_rows: edits only */
-    enum plan_role role;        /* PROBE_HEADS: which companion */
+    const struct method *owner;    /* whose step it is, for reports; the executor does not look */
+    bool *layers;                  /* [n_layer], owned by the plan; decide() may switch layers on and off */
+    unsigned rows;                 /* set of enum plan_rows: edits only */
+    enum plan_role own_role, role; /* PROBE_HEADS: the sequences compared, usually ROLE_MAIN and a companion */
 
     /* PLAN_ATTENTION. edit.classes and edit.heads point at layer 0; layer l's are l strides further. */
     struct attention_edit edit;
@@ -87,7 +81,7 @@ struct plan_step {
 
     float *table; /* SCALE_HEADS (n_layer, n_head), STEER (n_layer, n_embd), MIX_LAYERS (n_layer); owned by the plan */
     float strength;
-    enum steer_mode steer;
+    enum steer_mode steer; /* STEER_RESIDUAL acts on the block output, the others on the MLP output */
 
     const int *dims; /* PROBE_PEAKS: [n_dims], owned by the plan */
     int n_dims;
@@ -96,11 +90,13 @@ struct plan_step {
     void *state; /* decide's own, owned by the plan */
 
     /* What was really done, for reports. */
-    int64_t rows_done;    /* rows (attention: rows times heads) edited */
-    int64_t rows_looked;  /* attention: rows times heads where the condition was asked */
-    double moved;         /* EDIT_PROBS_MOVE: probability mass moved, summed over rows_done */
-    int64_t prompt_rows;  /* of rows_done, those of the prompt */
+    int64_t rows_done;   /* rows (attention: rows times heads) edited */
+    int64_t rows_looked; /* attention: rows times heads where the condition was asked */
+    double moved;        /* EDIT_PROBS_MOVE: probability mass moved, summed over rows_done */
+    int64_t prompt_rows; /* of rows_done, those of the prompt */
 };
+
+struct plan;
 
 #define PLAN_NOTE 240
 
@@ -123,10 +119,10 @@ struct plan {
     bool companions[ROLE_COUNT]; /* which sequences must run beside the prompt */
     bool whole_prompt;           /* a probe or mask needs all rows of the prompt in one pass */
     enum image_order order;
-    int unlock_end;       /* image rows also see prompt positions [end of their image, unlock_end); 0: causal */
-    int n_prompt;         /* positions of the prompt */
-    uint8_t *row_sets;    /* [n_prompt] set of enum plan_rows */
-    void **owned;         /* memory to free with the plan */
+    int unlock_end;    /* image rows also see prompt positions [end of their image, unlock_end); 0: causal */
+    int n_prompt;      /* positions of the prompt */
+    uint8_t *row_sets; /* [n_prompt] set of enum plan_rows */
+    void **owned;      /* memory to free with the plan */
     int n_owned, owned_capacity;
 };
 

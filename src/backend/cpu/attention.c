@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "backend/cpu/attention_check.h"
+#include "backend/cpu/attention_edit.h"
 #include "backend/cpu/attention_kernels.h"
 #include "core/status.h"
 
@@ -57,7 +58,7 @@ struct task {
     int head_begin, n_heads; /* query heads */
 };
 
-static const struct attention_kernels *kernels_get(enum cpu_isa isa) {
+const struct attention_kernels *attention_kernels_get(enum cpu_isa isa) {
     switch (isa) {
 #if defined(__x86_64__)
     case ISA_AVX2: return &attention_kernels_avx2;
@@ -356,7 +357,7 @@ static candid_status run_problem(const struct problem *p, enum cpu_isa isa, int 
         return CANDID_OK;
     }
     n_threads = attention_threads(n_threads);
-    const struct attention_kernels *kernels = kernels_get(isa);
+    const struct attention_kernels *kernels = attention_kernels_get(isa);
     struct cut cut = {.tile_begin = attention_alloc((size_t)p->n_rows + 1, sizeof(int), 1)};
     if (!cut.tile_begin) {
         return fail_memory(error, "attention tiles", ((size_t)p->n_rows + 1) * sizeof(int));
@@ -381,21 +382,42 @@ static candid_status run_problem(const struct problem *p, enum cpu_isa isa, int 
     return status;
 }
 
+/* Rows begin..end-1, none of them special. */
+static candid_status run_plain(enum cpu_isa isa, const struct kv_attention *a, int begin, int end, const float *q,
+                               float *out, int n_threads, candid_error *error) {
+    struct kv_attention part = *a;
+    part.rows = a->rows + begin;
+    part.n_rows = end - begin;
+    const size_t first = (size_t)begin * (size_t)a->n_head * (size_t)a->shape->head_dim;
+    const struct problem p = {.kv = &part,
+                              .q = q + first,
+                              .out = out + first,
+                              .n_rows = part.n_rows,
+                              .n_head = a->n_head,
+                              .n_head_kv = a->shape->n_head_kv,
+                              .head_dim = a->shape->head_dim,
+                              .scale = a->scale};
+    return run_problem(&p, isa, n_threads, error);
+}
+
 candid_status attention_kv_fast(enum cpu_isa isa, const struct kv_attention *a, const float *q, float *out,
                                 int n_threads, candid_error *error) {
     TRY(attention_check_kv(a, error));
     if (a->scores_out || a->probs_out) {
         return fail(error, CANDID_ERROR_ARGUMENT, "attention: only the reference path writes scores and probabilities");
     }
-    const struct problem p = {.kv = a,
-                              .q = q,
-                              .out = out,
-                              .n_rows = a->n_rows,
-                              .n_head = a->n_head,
-                              .n_head_kv = a->shape->n_head_kv,
-                              .head_dim = a->shape->head_dim,
-                              .scale = a->scale};
-    return run_problem(&p, isa, n_threads, error);
+    bool special = false;
+    for (int begin = 0, end; begin < a->n_rows; begin = end) {
+        const bool skip = attention_row_special(&a->rows[begin]);
+        for (end = begin + 1; end < a->n_rows && attention_row_special(&a->rows[end]) == skip;) {
+            end++;
+        }
+        special = special || skip;
+        if (!skip) {
+            TRY(run_plain(isa, a, begin, end, q, out, n_threads, error));
+        }
+    }
+    return special ? attention_kv_edited(isa, a, q, out, n_threads, error) : CANDID_OK;
 }
 
 candid_status attention_full_fast(enum cpu_isa isa, const float *q, const float *k, const float *v, float *out,
@@ -434,11 +456,11 @@ static void store_row(const struct kv_attention *a, const struct attention_kerne
 
 void attention_kv_store(const struct kv_attention *a, const float *k, const float *v, int n_threads) {
     /* Every family rounds alike; AVX-512 would gain nothing over AVX2 here. */
-    const struct attention_kernels *kernels = kernels_get(ISA_SCALAR);
+    const struct attention_kernels *kernels = attention_kernels_get(ISA_SCALAR);
     if (cpu_isa_available(ISA_AVX2)) {
-        kernels = kernels_get(ISA_AVX2);
+        kernels = attention_kernels_get(ISA_AVX2);
     } else if (cpu_isa_available(ISA_NEON)) {
-        kernels = kernels_get(ISA_NEON);
+        kernels = attention_kernels_get(ISA_NEON);
     }
     const size_t n = (size_t)a->shape->n_head_kv * (size_t)a->shape->head_dim;
     /* A few rows are stored sooner than threads wake up. */

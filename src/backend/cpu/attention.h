@@ -11,9 +11,15 @@
 /* Plain f32 loops in the textbook order; the only path that can write scores_out and probs_out. */
 candid_status attention_kv_reference(const struct kv_attention *a, const float *q, float *out, int n_threads,
                                      candid_error *error);
+/* sums (n_head, max_keys) = Σ over the rows of the unedited probabilities; heads that are not wanted are left 0. */
+candid_status attention_kv_columns(const struct kv_attention *a, const float *q, const uint8_t *heads, float *sums,
+                                   int n_threads, candid_error *error);
 candid_status attention_full_reference(const float *q, const float *k, const float *v, float *out, int n_rows,
                                        int n_head, int head_dim, float scale, float *probs_out, int n_threads,
                                        candid_error *error);
+
+candid_status attention_row_reference(const float *q, const float *k, float *probs, int n_rows, int n_head,
+                                      int head_dim, float scale, candid_error *error);
 
 /* The fast path of a family: same results up to rounding (softmax in f32). */
 candid_status attention_kv_fast(enum cpu_isa isa, const struct kv_attention *a, const float *q, float *out,
@@ -21,6 +27,10 @@ candid_status attention_kv_fast(enum cpu_isa isa, const struct kv_attention *a, 
 candid_status attention_full_fast(enum cpu_isa isa, const float *q, const float *k, const float *v, float *out,
                                   int n_rows, int n_head, int head_dim, float scale, int n_threads,
                                   candid_error *error);
+
+/* The fast path for rows that are special (attention_edit.h): scores of whole rows, edits, softmax, values. */
+candid_status attention_kv_edited(enum cpu_isa isa, const struct kv_attention *a, const float *q, float *out,
+                                  int n_threads, candid_error *error);
 
 /* Stores k and v rows in their blocks, converting to the cache's type. */
 void attention_kv_store(const struct kv_attention *a, const float *k, const float *v, int n_threads);

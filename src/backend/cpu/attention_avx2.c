@@ -36,4 +36,4 @@ INLINE vf v_load_f16(const uint16_t *p) {
 
 #include "backend/cpu/attention_tile.h"
 
-const struct attention_kernels attention_kernels_avx2 = {.lanes = LANES, .block = attend_block, .to_f16 = to_f16};
+const struct attention_kernels attention_kernels_avx2 = ATTENTION_KERNELS;

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "backend/cpu/attention_edit.h"
 #include "core/status.h"
 
 static candid_status check_head(int n_head, int head_dim, candid_error *error) {
@@ -34,7 +35,12 @@ candid_status attention_check_kv(const struct kv_attention *a, candid_error *err
             return fail(error, CANDID_ERROR_ARGUMENT, "attention: row %d sees %d keys, expected at least 1", i,
                         a->rows[i].n_keys);
         }
-        if (observed && a->rows[i].n_keys > a->max_keys) {
+        const struct attention_row *row = &a->rows[i];
+        if (row->also_end > 0 && (row->also_begin < row->n_keys || row->also_end <= row->also_begin)) {
+            return fail(error, CANDID_ERROR_ARGUMENT, "attention: row %d sees keys 0 to %d and [%d, %d), which overlap",
+                        i, row->n_keys - 1, row->also_begin, row->also_end);
+        }
+        if (observed && attention_row_end(row) > a->max_keys) {
             return fail(error, CANDID_ERROR_ARGUMENT,
                         "attention: row %d sees %d keys, but the observation buffers hold %d per row", i,
                         a->rows[i].n_keys, a->max_keys);

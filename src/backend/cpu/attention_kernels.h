@@ -10,6 +10,7 @@
 #define CANDID_BACKEND_CPU_ATTENTION_KERNELS_H
 
 #include "backend/backend.h"
+#include "backend/cpu/features.h"
 
 #define ATTENTION_TILE 48 /* most queries in a tile; a multiple of every family's rows per micro-kernel */
 
@@ -45,9 +46,16 @@ struct attention_kernels {
     int lanes;
     /* Folds the block into queries begin..end-1 of the tile. Slots no query sees are not read, or not used. */
     void (*block)(const struct attention_tile *t, int begin, int end, const struct attention_block *keys);
+    /* The two halves of `block`: p = scaled scores, and o = alpha · o + p V. */
+    void (*scores)(const struct attention_tile *t, int begin, int end, const struct attention_block *keys);
+    void (*values)(const struct attention_tile *t, int begin, int end, const struct attention_block *keys);
+    /* Scores of one query to probabilities, in place; -inf becomes 0. n: a multiple of KV_BLOCK. */
+    void (*softmax)(float *s, int n);
     /* f32 to f16, round to nearest even; magnitudes beyond the largest f16 become infinities. */
     void (*to_f16)(uint16_t *dst, const float *src, int n);
 };
+
+const struct attention_kernels *attention_kernels_get(enum cpu_isa isa);
 
 extern const struct attention_kernels attention_kernels_scalar;
 #if defined(__x86_64__)

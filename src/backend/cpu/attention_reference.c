@@ -1,13 +1,15 @@
 /*
  * Reference attention: plain f32 loops in the textbook order, one query head after the other. The path that defines
- * the result, and the only one that can write scores and probabilities out.
+ * the result, edits included, and the only one that can write scores and probabilities out.
  */
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "backend/cpu/attention.h"
 #include "backend/cpu/attention_check.h"
+#include "backend/cpu/attention_edit.h"
 #include "core/status.h"
 #include "model/quant.h"
 
@@ -34,71 +36,185 @@ static const float *row_f32(const struct reference_keys *keys, bool value, int i
     return decoded;
 }
 
-/* One query head over n_keys keys. probs: n_keys floats of scratch; decoded: head_dim. */
-static void attend_head(const float *q, const struct reference_keys *keys, int n_keys, int head_dim, float scale,
-                        float *out, float *scores_out, float *probs_out, float *probs, float *decoded) {
+/* Keys [0, n_keys) and [also_begin, also_end) are seen. */
+struct visible {
+    int n_keys, also_begin, also_end;
+};
+
+static bool sees(const struct visible *v, int key) {
+    return key < v->n_keys || (key >= v->also_begin && key < v->also_end);
+}
+
+/* s[i] = scale · q kᵢ, -inf where not seen. decoded: head_dim floats. */
+static void head_scores(const float *q, const struct reference_keys *keys, const struct visible *v, int n, int head_dim,
+                        float scale, float *s, float *decoded) {
+    for (int i = 0; i < n; i++) {
+        s[i] = -INFINITY;
+        if (sees(v, i)) {
+            const float *k = row_f32(keys, false, i, head_dim, decoded);
+            float dot = 0.0f;
+            for (int d = 0; d < head_dim; d++) {
+                dot += q[d] * k[d];
+            }
+            s[i] = dot * scale;
+        }
+    }
+}
+
+/* Scores to probabilities, in place; 0 where not seen. */
+static void head_softmax(float *s, int n) {
     float highest = -INFINITY;
-    for (int i = 0; i < n_keys; i++) {
-        const float *k = row_f32(keys, false, i, head_dim, decoded);
-        float dot = 0.0f;
-        for (int d = 0; d < head_dim; d++) {
-            dot += q[d] * k[d];
-        }
-        probs[i] = dot * scale;
-        if (scores_out) {
-            scores_out[i] = probs[i];
-        }
-        highest = probs[i] > highest ? probs[i] : highest;
+    for (int i = 0; i < n; i++) {
+        highest = s[i] > highest ? s[i] : highest;
     }
     float sum = 0.0f;
-    for (int i = 0; i < n_keys; i++) {
-        probs[i] = expf(probs[i] - highest);
-        sum += probs[i];
+    for (int i = 0; i < n; i++) {
+        s[i] = s[i] == -INFINITY ? 0.0f : expf(s[i] - highest);
+        sum += s[i];
     }
+    for (int i = 0; i < n; i++) {
+        s[i] /= sum;
+    }
+}
+
+/* out = Σ pᵢ vᵢ over what is seen. */
+static void head_values(const float *p, const struct reference_keys *keys, const struct visible *v, int n, int head_dim,
+                        float *out, float *decoded) {
     for (int d = 0; d < head_dim; d++) {
         out[d] = 0.0f;
     }
-    for (int i = 0; i < n_keys; i++) {
-        const float p = probs[i] / sum;
-        if (probs_out) {
-            probs_out[i] = p;
+    for (int i = 0; i < n; i++) {
+        if (sees(v, i)) {
+            const float *value = row_f32(keys, true, i, head_dim, decoded);
+            for (int d = 0; d < head_dim; d++) {
+                out[d] += p[i] * value[d];
+            }
         }
-        const float *v = row_f32(keys, true, i, head_dim, decoded);
-        for (int d = 0; d < head_dim; d++) {
-            out[d] += p * v[d];
+    }
+}
+
+static struct reference_keys cache_keys(const struct kv_attention *a, int row, int kv_head) {
+    return (struct reference_keys){.blocks = a->rows[row].blocks,
+                                   .k_offset = kv_offset(a->shape, a->layer, 0, kv_head),
+                                   .v_offset = kv_offset(a->shape, a->layer, 1, kv_head),
+                                   .f32 = a->shape->f32};
+}
+
+static struct visible row_visible(const struct attention_row *row) {
+    return (struct visible){row->n_keys, row->also_begin, row->also_end};
+}
+
+/* Mean over the heads of |score|. s, decoded: scratch. */
+static void mean_abs_scores(const struct kv_attention *a, int row, const float *q, float *mean, float *s,
+                            float *decoded) {
+    const int head_dim = a->shape->head_dim, group = a->n_head / a->shape->n_head_kv;
+    const int n = attention_row_end(&a->rows[row]);
+    const struct visible visible = row_visible(&a->rows[row]);
+    memset(mean, 0, (size_t)n * sizeof *mean);
+    for (int head = 0; head < a->n_head; head++) {
+        const struct reference_keys keys = cache_keys(a, row, head / group);
+        head_scores(q + ((size_t)row * (size_t)a->n_head + (size_t)head) * (size_t)head_dim, &keys, &visible, n,
+                    head_dim, a->scale, s, decoded);
+        for (int i = 0; i < n; i++) {
+            mean[i] += sees(&visible, i) ? fabsf(s[i]) : 0.0f;
         }
+    }
+    for (int i = 0; i < n; i++) {
+        mean[i] /= (float)a->n_head;
     }
 }
 
 candid_status attention_kv_reference(const struct kv_attention *a, const float *q, float *out, int n_threads,
                                      candid_error *error) {
     TRY(attention_check_kv(a, error));
-    const struct kv_shape *s = a->shape;
-    const int head_dim = s->head_dim, group = a->n_head / s->n_head_kv;
+    const int head_dim = a->shape->head_dim, group = a->n_head / a->shape->n_head_kv;
     int most_keys = 0;
+    bool means = false;
     for (int i = 0; i < a->n_rows; i++) {
-        most_keys = a->rows[i].n_keys > most_keys ? a->rows[i].n_keys : most_keys;
+        const int end = attention_row_end(&a->rows[i]);
+        most_keys = end > most_keys ? end : most_keys;
+        means = means || attention_edits_need_mean(a->rows[i].edits);
     }
     n_threads = attention_threads(n_threads);
-    const size_t scratch_floats = (size_t)most_keys + (size_t)head_dim;
+    const size_t keys_room = (size_t)most_keys, scratch_floats = keys_room + (size_t)head_dim;
+    float *scratch = attention_alloc((size_t)n_threads, scratch_floats, sizeof(float));
+    float *mean = attention_alloc(means ? (size_t)a->n_rows : 0, keys_room, sizeof(float));
+    if (!scratch || !mean) {
+        free(scratch);
+        free(mean);
+        return fail_memory(error, "attention scores", ((size_t)n_threads + (size_t)a->n_rows) * scratch_floats * 4);
+    }
+#pragma omp parallel num_threads(n_threads)
+    {
+        float *probs = scratch + (size_t)omp_get_thread_num() * scratch_floats, *decoded = probs + most_keys;
+        if (means) {
+#pragma omp for schedule(dynamic, 1)
+            for (int row = 0; row < a->n_rows; row++) {
+                if (attention_edits_need_mean(a->rows[row].edits)) {
+                    mean_abs_scores(a, row, q, mean + (size_t)row * keys_room, probs, decoded);
+                }
+            }
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t task = 0; task < (int64_t)a->n_rows * a->n_head; task++) {
+            const int row = (int)(task / a->n_head), head = (int)(task % a->n_head);
+            const struct reference_keys keys = cache_keys(a, row, head / group);
+            const struct row_edits *edits = a->rows[row].edits;
+            const struct visible visible = row_visible(&a->rows[row]);
+            const int n = attention_row_end(&a->rows[row]);
+            const size_t at = (size_t)task * (size_t)head_dim, observed = (size_t)task * (size_t)a->max_keys;
+            head_scores(q + at, &keys, &visible, n, head_dim, a->scale, probs, decoded);
+            if (a->scores_out) {
+                memcpy(a->scores_out + observed, probs, (size_t)n * sizeof *probs);
+            }
+            if (edits) {
+                attention_edit_scores(edits, head, a->n_head, probs, mean + (size_t)row * keys_room, n);
+            }
+            head_softmax(probs, n);
+            if (edits) {
+                attention_edit_probs(edits, head, a->n_head, probs, n);
+            }
+            if (a->probs_out) {
+                memcpy(a->probs_out + observed, probs, (size_t)n * sizeof *probs);
+            }
+            head_values(probs, &keys, &visible, n, head_dim, out + at, decoded);
+        }
+    }
+    free(scratch);
+    free(mean);
+    return CANDID_OK;
+}
+
+candid_status attention_kv_columns(const struct kv_attention *a, const float *q, const uint8_t *heads, float *sums,
+                                   int n_threads, candid_error *error) {
+    TRY(attention_check_kv(a, error));
+    const int head_dim = a->shape->head_dim, group = a->n_head / a->shape->n_head_kv;
+    n_threads = attention_threads(n_threads);
+    const size_t scratch_floats = (size_t)a->max_keys + (size_t)head_dim;
     float *scratch = attention_alloc((size_t)n_threads, scratch_floats, sizeof(float));
     if (!scratch) {
-        return fail_memory(error, "attention scores", (size_t)n_threads * scratch_floats * sizeof(float));
+        return fail_memory(error, "attention columns", (size_t)n_threads * scratch_floats * sizeof(float));
     }
-    const int64_t n_tasks = (int64_t)a->n_rows * a->n_head;
+    /* A head's columns belong to one thread, rows in order: the sums do not depend on the number of threads. */
 #pragma omp parallel for num_threads(n_threads) schedule(dynamic, 1)
-    for (int64_t task = 0; task < n_tasks; task++) {
-        const struct attention_row *row = a->rows + task / a->n_head;
-        const int kv_head = (int)(task % a->n_head) / group;
-        const struct reference_keys keys = {.blocks = row->blocks,
-                                            .k_offset = kv_offset(s, a->layer, 0, kv_head),
-                                            .v_offset = kv_offset(s, a->layer, 1, kv_head),
-                                            .f32 = s->f32};
-        const size_t at = (size_t)task * (size_t)head_dim, observed = (size_t)task * (size_t)a->max_keys;
-        float *probs = scratch + (size_t)omp_get_thread_num() * scratch_floats;
-        attend_head(q + at, &keys, row->n_keys, head_dim, a->scale, out + at,
-                    a->scores_out ? a->scores_out + observed : NULL, a->probs_out ? a->probs_out + observed : NULL,
-                    probs, probs + most_keys);
+    for (int head = 0; head < a->n_head; head++) {
+        float *sum = sums + (size_t)head * (size_t)a->max_keys;
+        memset(sum, 0, (size_t)a->max_keys * sizeof *sum);
+        if (heads && !heads[head]) {
+            continue;
+        }
+        float *probs = scratch + (size_t)omp_get_thread_num() * scratch_floats, *decoded = probs + a->max_keys;
+        for (int row = 0; row < a->n_rows; row++) {
+            const struct reference_keys keys = cache_keys(a, row, head / group);
+            const struct visible visible = row_visible(&a->rows[row]);
+            const int n = attention_row_end(&a->rows[row]);
+            head_scores(q + ((size_t)row * (size_t)a->n_head + (size_t)head) * (size_t)head_dim, &keys, &visible, n,
+                        head_dim, a->scale, probs, decoded);
+            head_softmax(probs, n);
+            for (int i = 0; i < n; i++) {
+                sum[i] += probs[i];
+            }
+        }
     }
     free(scratch);
     return CANDID_OK;
@@ -119,10 +235,27 @@ candid_status attention_full_reference(const float *q, const float *k, const flo
         const size_t head = (size_t)(task % n_head) * (size_t)head_dim;
         const struct reference_keys keys = {.k = k + head, .v = v + head, .stride = (size_t)n_head * (size_t)head_dim};
         const size_t at = (size_t)task * (size_t)head_dim;
-        attend_head(q + at, &keys, n_rows, head_dim, scale, out + at, NULL,
-                    probs_out ? probs_out + (size_t)task * (size_t)n_rows : NULL,
-                    scratch + (size_t)omp_get_thread_num() * (size_t)n_rows, NULL);
+        const struct visible all = {.n_keys = n_rows};
+        float *probs = probs_out ? probs_out + (size_t)task * (size_t)n_rows
+                                 : scratch + (size_t)omp_get_thread_num() * (size_t)n_rows;
+        head_scores(q + at, &keys, &all, n_rows, head_dim, scale, probs, NULL);
+        head_softmax(probs, n_rows);
+        head_values(probs, &keys, &all, n_rows, head_dim, out + at, NULL);
     }
     free(scratch);
+    return CANDID_OK;
+}
+
+candid_status attention_row_reference(const float *q, const float *k, float *probs, int n_rows, int n_head,
+                                      int head_dim, float scale, candid_error *error) {
+    TRY(attention_check_full(n_rows, n_head, head_dim, error));
+    const struct visible all = {.n_keys = n_rows};
+    for (int head = 0; head < n_head; head++) {
+        const size_t at = (size_t)head * (size_t)head_dim;
+        const struct reference_keys keys = {.k = k + at, .stride = (size_t)n_head * (size_t)head_dim};
+        float *p = probs + (size_t)head * (size_t)n_rows;
+        head_scores(q + at, &keys, &all, n_rows, head_dim, scale, p, NULL);
+        head_softmax(p, n_rows);
+    }
     return CANDID_OK;
 }

@@ -60,4 +60,4 @@ static void pack_keys(const struct attention_block *keys, int n, int dim, float 
 
 #include "backend/cpu/attention_tile.h"
 
-const struct attention_kernels attention_kernels_scalar = {.lanes = LANES, .block = attend_block, .to_f16 = to_f16};
+const struct attention_kernels attention_kernels_scalar = ATTENTION_KERNELS;

@@ -296,21 +296,19 @@ static int lowest_visible(const int *visible, int begin, int end) {
     return n;
 }
 
-static void attend_block(const struct attention_tile *t, int begin, int end, const struct attention_block *keys) {
-    const struct attention_state *s = &t->state;
-    const size_t padded = (size_t)t->padded_dim;
-    const int n_keys = highest_visible(t->visible, begin, end);
-
-    pack_keys(keys, n_keys, t->head_dim, t->k_t);
+static void block_scores(const struct attention_tile *t, int begin, int end, const struct attention_block *keys) {
+    pack_keys(keys, highest_visible(t->visible, begin, end), t->head_dim, t->k_t);
     for (int i = begin; i < end; i += MICRO_ROWS) {
         const int rows = end - i < MICRO_ROWS ? end - i : MICRO_ROWS;
         score_rows(rows, t->q + (size_t)i * (size_t)t->head_dim, t->head_dim, t->k_t,
                    highest_visible(t->visible, i, i + rows), t->scale, t->p + (size_t)i * KV_BLOCK);
     }
-    for (int i = begin; i < end; i++) {
-        t->alpha[i] = softmax_step(t->p + (size_t)i * KV_BLOCK, t->visible[i], s->m + i, s->l + i);
-    }
+}
 
+static void block_values(const struct attention_tile *t, int begin, int end, const struct attention_block *keys) {
+    const struct attention_state *s = &t->state;
+    const size_t padded = (size_t)t->padded_dim;
+    const int n_keys = highest_visible(t->visible, begin, end);
     if (end - begin == 1 && t->head_dim == t->padded_dim) {
         value_row_stored(keys, t->p + (size_t)begin * KV_BLOCK, n_keys, t->alpha + begin, s->o + (size_t)begin * padded,
                          t->padded_dim);
@@ -332,3 +330,38 @@ static void attend_block(const struct attention_tile *t, int begin, int end, con
         }
     }
 }
+
+static void attend_block(const struct attention_tile *t, int begin, int end, const struct attention_block *keys) {
+    block_scores(t, begin, end, keys);
+    for (int i = begin; i < end; i++) {
+        t->alpha[i] = softmax_step(t->p + (size_t)i * KV_BLOCK, t->visible[i], t->state.m + i, t->state.l + i);
+    }
+    block_values(t, begin, end, keys);
+}
+
+/* ---- whole rows -------------------------------------------------------------------------------- */
+
+/* Scores to probabilities, in place; -inf becomes 0. n: a multiple of LANES. */
+static void softmax_row(float *s, int n) {
+    vf highest = v_set1(-INFINITY);
+    for (int i = 0; i < n; i += LANES) {
+        highest = v_max(v_load(s + i), highest);
+    }
+    const vf m = v_set1(v_highest(highest));
+    vf sum = v_set1(0.0f);
+    for (int i = 0; i < n; i += LANES) {
+        const vf e = v_exp(v_load(s + i) - m);
+        v_store(s + i, e);
+        sum += e;
+    }
+    const vf scale = v_set1(1.0f / v_sum(sum));
+    for (int i = 0; i < n; i += LANES) {
+        v_store(s + i, v_load(s + i) * scale);
+    }
+}
+
+#define ATTENTION_KERNELS                                                                                              \
+    {                                                                                                                  \
+        .lanes = LANES, .block = attend_block, .scores = block_scores, .values = block_values, .softmax = softmax_row, \
+        .to_f16 = to_f16                                                                                               \
+    }

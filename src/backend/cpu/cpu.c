@@ -12,6 +12,7 @@
 #include "backend/cpu/features.h"
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/matvec.h"
+#include "backend/cpu/plan_ops.h"
 #include "backend/cpu/reference.h"
 #include "backend/cpu/vecops.h"
 #include "core/status.h"
@@ -61,6 +62,10 @@ static void cpu_release(struct backend *b, void *device) {
 
 static void cpu_copy(struct backend *b, void *to, const void *from, size_t bytes) {
     memcpy(to, from, bytes);
+}
+
+static void cpu_zero(struct backend *b, void *device, size_t bytes) {
+    memset(device, 0, bytes);
 }
 
 /* ---- rows -------------------------------------------------------------------------------------- */
@@ -294,6 +299,36 @@ static candid_status cpu_attend_full(struct backend *b, const float *q, const fl
     return attention_full_fast(c->features.isa, q, k, v, out, n_rows, n_head, head_dim, scale, n_threads, error);
 }
 
+static candid_status op_kv_columns(struct backend *b, const struct kv_attention *a, const float *q,
+                                   const uint8_t *heads, float *sums, candid_error *error) {
+    return attention_kv_columns(a, q, heads, sums, cpu_of(b)->n_threads, error);
+}
+
+static candid_status op_attend_row(struct backend *b, const float *q, const float *k, float *probs, int n_rows,
+                                   int n_head, int head_dim, float scale, candid_error *error) {
+    return attention_row_reference(q, k, probs, n_rows, n_head, head_dim, scale, error);
+}
+
+/* ---- plans -------------------------------------------------------------------------------------- */
+
+static void op_peaks(struct backend *b, float *out, const float *x, int n_rows, int n, const int *dims, int n_dims,
+                     float eps) {
+    cpu_peaks(out, x, n_rows, n, dims, n_dims, eps, threads_for(cpu_of(b), (double)n_rows * n));
+}
+
+static void op_scale_heads(struct backend *b, float *x, int n_rows, int n_head, int head_dim, const float *scale) {
+    cpu_scale_heads(x, n_rows, n_head, head_dim, scale, threads_for(cpu_of(b), (double)n_rows * n_head * head_dim));
+}
+
+static void op_steer(struct backend *b, float *x, int n_rows, int n, const float *v, float strength,
+                     enum steer_mode mode) {
+    cpu_steer(x, n_rows, n, v, strength, mode, threads_for(cpu_of(b), 8.0 * n_rows * n));
+}
+
+static void op_mix(struct backend *b, float *out, float keep, const float *x, float add, size_t n) {
+    cpu_mix(out, keep, x, add, n);
+}
+
 /* ---- life --------------------------------------------------------------------------------------- */
 
 static void cpu_destroy(struct backend *b) {
@@ -310,6 +345,7 @@ static const struct backend_ops cpu_ops = {
     .upload = cpu_copy,
     .download = cpu_copy,
     .copy = cpu_copy,
+    .zero = cpu_zero,
     .embed = cpu_embed,
     .linear = cpu_linear,
     .rms_norm = cpu_rms_norm,
@@ -322,7 +358,13 @@ static const struct backend_ops cpu_ops = {
     .rope = cpu_rope,
     .kv_store = cpu_kv_store,
     .kv_attend = cpu_kv_attend,
+    .kv_columns = op_kv_columns,
     .attend_full = cpu_attend_full,
+    .attend_row = op_attend_row,
+    .peaks = op_peaks,
+    .scale_heads = op_scale_heads,
+    .steer = op_steer,
+    .mix = op_mix,
 };
 
 candid_status backend_cpu_create(candid_precision precision, int n_threads, const struct logger *log,

@@ -1,0 +1,148 @@
+/* Edits of one head's attention row. Sums run in ascending key order in double, so that a row's edit depends on nothing
+ * but its own values. */
+#include "backend/cpu/attention_edit.h"
+
+#include <math.h>
+
+#include "model/quant.h"
+
+static bool edits_head(const struct attention_edit *e, int head) {
+    return !e->heads || e->heads[head];
+}
+
+static const uint8_t *head_classes(const struct attention_edit *e, int head) {
+    return e->classes + (size_t)head * e->class_stride;
+}
+
+bool attention_edits_need_mean(const struct row_edits *edits) {
+    for (int i = 0; edits && i < edits->n_edits; i++) {
+        if (edits->edits[i].kind == EDIT_SCORES_MEAN_ABS) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void attention_edit_scores(const struct row_edits *edits, int head, int n_head, float *s, const float *mean_abs,
+                           int n) {
+    for (int i = 0; i < edits->n_edits; i++) {
+        const struct attention_edit *e = &edits->edits[i];
+        if (e->kind == EDIT_PROBS_MOVE) {
+            continue;
+        }
+        edits->moved[(size_t)i * (size_t)n_head + (size_t)head] = edits_head(e, head) ? 0.0f : -1.0f;
+        if (!edits_head(e, head)) {
+            continue;
+        }
+        const uint8_t *classes = head_classes(e, head);
+        const int classified = n < e->n_classes ? n : e->n_classes;
+        for (int j = 0; j < classified; j++) {
+            s[j] += e->gain[classes[j]] * (e->kind == EDIT_SCORES_ABS ? fabsf(s[j]) : mean_abs[j]);
+        }
+        for (int j = classified; j < n && e->gain[0] != 0.0f; j++) {
+            s[j] += e->gain[0] * (e->kind == EDIT_SCORES_ABS ? fabsf(s[j]) : mean_abs[j]);
+        }
+    }
+}
+
+/* Mass of each class. */
+static void class_masses(const uint8_t *classes, int n_classes, const float *p, int n, double mass[KEY_CLASSES]) {
+    const int classified = n < n_classes ? n : n_classes;
+    for (int c = 0; c < KEY_CLASSES; c++) {
+        mass[c] = 0.0;
+    }
+    for (int j = 0; j < classified; j++) {
+        mass[classes[j]] += (double)p[j];
+    }
+    for (int j = classified; j < n; j++) {
+        mass[0] += (double)p[j];
+    }
+}
+
+static double mass_of(const double mass[KEY_CLASSES], unsigned set) {
+    double sum = 0.0;
+    for (int c = 0; c < KEY_CLASSES; c++) {
+        sum += set >> c & 1u ? mass[c] : 0.0;
+    }
+    return sum;
+}
+
+static float half(float x) {
+    return f16_to_f32(f32_to_f16(x));
+}
+
+/* The probability moved, or -1 when the condition does not hold. */
+static float move(const struct attention_edit *e, const uint8_t *classes, float *p, int n) {
+    double mass[KEY_CLASSES];
+    class_masses(classes, e->n_classes, p, n, mass);
+    const double whole = mass_of(mass, e->whole), part = mass_of(mass, e->part), to = mass_of(mass, e->to & ~e->from);
+    if (!(whole >= (double)e->min_mass) || !(part / (whole + (double)e->eps) <= (double)e->max_share) || !(to > 0.0)) {
+        return -1.0f;
+    }
+    const double from = mass_of(mass, e->from);
+    const double budget = (1.0 - (double)e->keep) * from;
+    const float grow = (float)(1.0 + budget / to);
+    for (int j = 0; j < n; j++) {
+        const unsigned c = 1u << (j < e->n_classes ? classes[j] : 0);
+        if (e->from & c) {
+            p[j] *= e->keep;
+        } else if (e->to & c) {
+            p[j] *= grow;
+        }
+    }
+    return (float)budget;
+}
+
+/* The same with every intermediate value rounded to f16, in the order of VAR's released program. */
+static float move_f16(const struct attention_edit *e, const uint8_t *classes, float *p, int n) {
+    double mass[KEY_CLASSES];
+    for (int j = 0; j < n; j++) {
+        p[j] = half(p[j]);
+    }
+    class_masses(classes, e->n_classes, p, n, mass);
+    const float whole = half((float)mass_of(mass, e->whole)), part = half((float)mass_of(mass, e->part));
+    double divisor = 0.0;
+    const int whole_keys = n;
+    float count = 0.0f;
+    for (int j = 0; j < whole_keys; j++) {
+        if (e->whole >> (j < e->n_classes ? classes[j] : 0) & 1u) {
+            count += 1.0f;
+        }
+    }
+    for (int j = 0; j < n; j++) {
+        if (e->whole >> (j < e->n_classes ? classes[j] : 0) & 1u) {
+            divisor += (double)half(p[j] + (count > 0.0f ? e->eps / count : 0.0f));
+        }
+    }
+    const float to = half((float)mass_of(mass, e->to & ~e->from));
+    if (!(whole >= half(e->min_mass)) || !(half(part / half((float)divisor)) <= half(e->max_share)) || !(to > 0.0f)) {
+        return -1.0f;
+    }
+    const float lost = 1.0f - e->keep;
+    const float of_part = half(half((float)mass_of(mass, e->from & e->part)) * lost);
+    const float of_rest = half(half((float)mass_of(mass, e->from & ~e->part)) * lost);
+    const float budget = half(of_part + of_rest);
+    for (int j = 0; j < n; j++) {
+        const unsigned c = 1u << (j < e->n_classes ? classes[j] : 0);
+        if (e->from & c) {
+            p[j] = half(p[j] * e->keep);
+        } else if (e->to & c) {
+            p[j] = half(p[j] + half(budget * half(p[j] / to)));
+        }
+    }
+    return budget;
+}
+
+void attention_edit_probs(const struct row_edits *edits, int head, int n_head, float *p, int n) {
+    for (int i = 0; i < edits->n_edits; i++) {
+        const struct attention_edit *e = &edits->edits[i];
+        if (e->kind != EDIT_PROBS_MOVE) {
+            continue;
+        }
+        float moved = -1.0f;
+        if (edits_head(e, head)) {
+            moved = e->round_f16 ? move_f16(e, head_classes(e, head), p, n) : move(e, head_classes(e, head), p, n);
+        }
+        edits->moved[(size_t)i * (size_t)n_head + (size_t)head] = moved;
+    }
+}

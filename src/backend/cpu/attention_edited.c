@@ -1,0 +1,328 @@
+/*
+ * The fast attention path for rows with edits or with keys that are no prefix: the scores of whole rows are computed,
+ * edited, turned into probabilities, edited again and multiplied with the values, by the same kernels as ordinary rows.
+ *
+ * A task is a tile of up to ATTENTION_TILE queries (rows of one sequence × query heads of one key head). Where an edit
+ * needs a mean over all heads, all scores of a slice of rows are computed before any is edited; otherwise a task runs
+ * from scores to output at once, and its scores stay in the cache.
+ */
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/attention.h"
+#include "backend/cpu/attention_check.h"
+#include "backend/cpu/attention_edit.h"
+#include "backend/cpu/attention_kernels.h"
+#include "core/status.h"
+
+#define SLICE_FLOATS ((size_t)16 << 20) /* most scores held at a time */
+
+struct edited {
+    const struct attention_kernels *kernels;
+    const struct kv_attention *a;
+    const float *q;
+    float *out;
+    int padded_dim;
+    int heads_per_tile, n_parts; /* query heads of a key head, cut where there are more than a tile holds */
+
+    /* of the slice */
+    const int *rows; /* [n_rows] indices into a->rows */
+    int n_rows;
+    int *tile_begin; /* [n_tiles + 1] into rows */
+    int n_tiles;
+    size_t stride; /* keys, whole blocks */
+    float *scores; /* (n_rows, n_head, stride) */
+    float *mean;   /* (n_rows, stride), or NULL */
+};
+
+/* Scratch of one thread. */
+struct tile_scratch {
+    float *q, *p, *alpha, *o, *k_t, *v;
+    int *visible;
+};
+
+struct tile_task {
+    int row_begin, row_end; /* into rows */
+    int kv_head, head_begin, n_heads;
+};
+
+static struct tile_task task_get(const struct edited *e, int64_t index) {
+    const int group = e->a->n_head / e->a->shape->n_head_kv;
+    const int tile = (int)(index % e->n_tiles), part = (int)(index / e->n_tiles);
+    const int first = part % e->n_parts * e->heads_per_tile, rest = group - first;
+    return (struct tile_task){.row_begin = e->tile_begin[tile],
+                              .row_end = e->tile_begin[tile + 1],
+                              .kv_head = part / e->n_parts,
+                              .head_begin = part / e->n_parts * group + first,
+                              .n_heads = rest < e->heads_per_tile ? rest : e->heads_per_tile};
+}
+
+static float *score_row(const struct edited *e, int row, int head) {
+    return e->scores + ((size_t)row * (size_t)e->a->n_head + (size_t)head) * e->stride;
+}
+
+static struct attention_block block_of(const struct edited *e, const struct tile_task *t, int b, int n_blocks) {
+    const struct kv_shape *s = e->a->shape;
+    const size_t bytes = s->f32 ? sizeof(float) : sizeof(uint16_t);
+    const size_t k = kv_offset(s, e->a->layer, 0, t->kv_head) * bytes,
+                 v = kv_offset(s, e->a->layer, 1, t->kv_head) * bytes;
+    void *const *blocks = e->a->rows[e->rows[t->row_begin]].blocks;
+    const char *block = blocks[b], *next = b + 1 < n_blocks ? blocks[b + 1] : NULL;
+    return (struct attention_block){.k = block + k,
+                                    .v = block + v,
+                                    .stride = (size_t)s->head_dim,
+                                    .f16 = !s->f32,
+                                    .next_k = next ? next + k : NULL,
+                                    .next_v = next ? next + v : NULL};
+}
+
+static int task_blocks(const struct edited *e, const struct tile_task *t) {
+    int most = 0;
+    for (int row = t->row_begin; row < t->row_end; row++) {
+        const int end = attention_row_end(&e->a->rows[e->rows[row]]);
+        most = end > most ? end : most;
+    }
+    return (most - 1) / KV_BLOCK + 1;
+}
+
+/* Sets, for each query, how many slots of block b hold keys at or before its last one; false: none for any query. Keys
+ * in between that a row does not see have probability 0. */
+static bool block_visible(const struct edited *e, const struct tile_task *t, int b, int *visible) {
+    bool any = false;
+    for (int row = t->row_begin; row < t->row_end; row++) {
+        const int left = attention_row_end(&e->a->rows[e->rows[row]]) - b * KV_BLOCK;
+        for (int head = 0; head < t->n_heads; head++) {
+            visible[(row - t->row_begin) * t->n_heads + head] = left < 0 ? 0 : left < KV_BLOCK ? left : KV_BLOCK;
+        }
+        any = any || left > 0;
+    }
+    return any;
+}
+
+static void task_scores(const struct edited *e, const struct tile_task *t, const struct tile_scratch *s) {
+    const int n = (t->row_end - t->row_begin) * t->n_heads, head_dim = e->a->shape->head_dim;
+    const size_t head_bytes = (size_t)t->n_heads * (size_t)head_dim * sizeof(float);
+    for (int row = t->row_begin; row < t->row_end; row++) {
+        const size_t at = ((size_t)e->rows[row] * (size_t)e->a->n_head + (size_t)t->head_begin) * (size_t)head_dim;
+        memcpy(s->q + (size_t)(row - t->row_begin) * (size_t)t->n_heads * (size_t)head_dim, e->q + at, head_bytes);
+    }
+    const struct attention_tile tile = {.head_dim = head_dim,
+                                        .padded_dim = e->padded_dim,
+                                        .scale = e->a->scale,
+                                        .q = s->q,
+                                        .visible = s->visible,
+                                        .p = s->p,
+                                        .k_t = s->k_t,
+                                        .v = s->v};
+    const int n_blocks = task_blocks(e, t);
+    for (int b = 0; b < n_blocks; b++) {
+        block_visible(e, t, b, s->visible);
+        const struct attention_block keys = block_of(e, t, b, n_blocks);
+        e->kernels->scores(&tile, 0, n, &keys);
+        for (int i = 0; i < n; i++) {
+            float *row = score_row(e, t->row_begin + i / t->n_heads, t->head_begin + i % t->n_heads) + b * KV_BLOCK;
+            memcpy(row, s->p + (size_t)i * KV_BLOCK, KV_BLOCK * sizeof(float));
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        const struct attention_row *row = &e->a->rows[e->rows[t->row_begin + i / t->n_heads]];
+        float *scores = score_row(e, t->row_begin + i / t->n_heads, t->head_begin + i % t->n_heads);
+        for (int key = row->n_keys; key < (int)e->stride; key++) {
+            scores[key] = attention_row_sees(row, key) ? scores[key] : -INFINITY;
+        }
+    }
+}
+
+static void task_edit(const struct edited *e, const struct tile_task *t) {
+    for (int row = t->row_begin; row < t->row_end; row++) {
+        const struct attention_row *r = &e->a->rows[e->rows[row]];
+        const int end = attention_row_end(r);
+        for (int head = t->head_begin; head < t->head_begin + t->n_heads; head++) {
+            float *s = score_row(e, row, head);
+            if (r->edits) {
+                attention_edit_scores(r->edits, head, e->a->n_head, s,
+                                      e->mean ? e->mean + (size_t)row * e->stride : NULL, end);
+            }
+            e->kernels->softmax(s, (end - 1) / KV_BLOCK * KV_BLOCK + KV_BLOCK);
+            if (r->edits) {
+                attention_edit_probs(r->edits, head, e->a->n_head, s, end);
+            }
+        }
+    }
+}
+
+static void task_values(const struct edited *e, const struct tile_task *t, const struct tile_scratch *s) {
+    const int n = (t->row_end - t->row_begin) * t->n_heads, head_dim = e->a->shape->head_dim;
+    const size_t padded = (size_t)e->padded_dim;
+    const struct attention_tile tile = {.head_dim = head_dim,
+                                        .padded_dim = e->padded_dim,
+                                        .visible = s->visible,
+                                        .state = {.o = s->o},
+                                        .p = s->p,
+                                        .alpha = s->alpha,
+                                        .v = s->v};
+    memset(s->o, 0, (size_t)n * padded * sizeof(float));
+    for (int i = 0; i < n; i++) {
+        s->alpha[i] = 1.0f;
+    }
+    const int n_blocks = task_blocks(e, t);
+    for (int b = 0; b < n_blocks; b++) {
+        if (!block_visible(e, t, b, s->visible)) {
+            continue;
+        }
+        for (int i = 0; i < n; i++) {
+            const float *row =
+                score_row(e, t->row_begin + i / t->n_heads, t->head_begin + i % t->n_heads) + b * KV_BLOCK;
+            memcpy(s->p + (size_t)i * KV_BLOCK, row, KV_BLOCK * sizeof(float));
+        }
+        const struct attention_block keys = block_of(e, t, b, n_blocks);
+        /* Queries that see nothing of the block are left out. */
+        for (int begin = 0, end; begin < n; begin = end) {
+            for (end = begin; end < n && (s->visible[end] > 0) == (s->visible[begin] > 0);) {
+                end++;
+            }
+            if (s->visible[begin] > 0) {
+                e->kernels->values(&tile, begin, end, &keys);
+            }
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        const size_t row = (size_t)e->rows[t->row_begin + i / t->n_heads],
+                     head = (size_t)(t->head_begin + i % t->n_heads);
+        memcpy(e->out + (row * (size_t)e->a->n_head + head) * (size_t)head_dim, s->o + (size_t)i * padded,
+               (size_t)head_dim * sizeof(float));
+    }
+}
+
+/* mean[row][key] over the heads of |score|. */
+static void row_mean(const struct edited *e, int row) {
+    float *mean = e->mean + (size_t)row * e->stride;
+    const int end = attention_row_end(&e->a->rows[e->rows[row]]);
+    memset(mean, 0, e->stride * sizeof *mean);
+    for (int head = 0; head < e->a->n_head; head++) {
+        const float *s = score_row(e, row, head);
+        for (int key = 0; key < end; key++) {
+            mean[key] += s[key] == -INFINITY ? 0.0f : fabsf(s[key]);
+        }
+    }
+    for (int key = 0; key < end; key++) {
+        mean[key] /= (float)e->a->n_head;
+    }
+}
+
+static size_t cache_lines(size_t floats) {
+    return (floats + 15) / 16 * 16;
+}
+
+/* The arrays of thread number `thread` in `memory`; returns the floats one thread takes. */
+static size_t scratch_of(const struct edited *e, float *memory, int thread, struct tile_scratch *s) {
+    const size_t head_dim = (size_t)e->a->shape->head_dim, padded = (size_t)e->padded_dim, tile = ATTENTION_TILE;
+    const size_t sizes[] = {tile * head_dim,     tile * KV_BLOCK,  tile, tile, tile * padded,
+                            head_dim * KV_BLOCK, padded * KV_BLOCK};
+    size_t at[8] = {0};
+    for (int i = 0; i < 7; i++) {
+        at[i + 1] = at[i] + cache_lines(sizes[i]);
+    }
+    if (memory) {
+        float *base = memory + (size_t)thread * at[7];
+        *s = (struct tile_scratch){base + at[0],
+                                   base + at[1],
+                                   base + at[2],
+                                   base + at[4],
+                                   base + at[5],
+                                   base + at[6],
+                                   (int *)(void *)(base + at[3])};
+    }
+    return at[7];
+}
+
+/* Cuts the slice into tiles of rows of one sequence. */
+static void cut_tiles(struct edited *e) {
+    const int most = ATTENTION_TILE / e->heads_per_tile;
+    e->n_tiles = 0;
+    e->tile_begin[0] = 0;
+    for (int row = 1; row <= e->n_rows; row++) {
+        const int begin = e->tile_begin[e->n_tiles];
+        if (row == e->n_rows || row - begin == most ||
+            e->a->rows[e->rows[row]].blocks != e->a->rows[e->rows[begin]].blocks) {
+            e->tile_begin[++e->n_tiles] = row;
+        }
+    }
+}
+
+static void run_slice(struct edited *e, float *memory, int n_threads) {
+    cut_tiles(e);
+    const int64_t n_tasks = (int64_t)e->a->shape->n_head_kv * e->n_parts * e->n_tiles;
+#pragma omp parallel num_threads(n_threads)
+    {
+        struct tile_scratch s;
+        scratch_of(e, memory, omp_get_thread_num(), &s);
+        if (e->mean) {
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t i = 0; i < n_tasks; i++) {
+                const struct tile_task t = task_get(e, i);
+                task_scores(e, &t, &s);
+            }
+#pragma omp for schedule(static)
+            for (int row = 0; row < e->n_rows; row++) {
+                row_mean(e, row);
+            }
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < n_tasks; i++) {
+            const struct tile_task t = task_get(e, i);
+            if (!e->mean) {
+                task_scores(e, &t, &s);
+            }
+            task_edit(e, &t);
+            task_values(e, &t, &s);
+        }
+    }
+}
+
+candid_status attention_kv_edited(enum cpu_isa isa, const struct kv_attention *a, const float *q, float *out,
+                                  int n_threads, candid_error *error) {
+    const int group = a->n_head / a->shape->n_head_kv;
+    struct edited e = {.kernels = attention_kernels_get(isa), .a = a, .q = q, .out = out};
+    e.padded_dim = (a->shape->head_dim + e.kernels->lanes - 1) / e.kernels->lanes * e.kernels->lanes;
+    e.heads_per_tile = group < ATTENTION_TILE ? group : ATTENTION_TILE;
+    e.n_parts = (group - 1) / e.heads_per_tile + 1;
+    n_threads = attention_threads(n_threads);
+
+    int n = 0, most_keys = 1;
+    bool mean = false;
+    int *rows = attention_alloc((size_t)a->n_rows, sizeof(int), 1);
+    int *tile_begin = attention_alloc((size_t)a->n_rows + 1, sizeof(int), 1);
+    for (int i = 0; rows && i < a->n_rows; i++) {
+        if (attention_row_special(&a->rows[i])) {
+            rows[n++] = i;
+            const int end = attention_row_end(&a->rows[i]);
+            most_keys = end > most_keys ? end : most_keys;
+            mean = mean || attention_edits_need_mean(a->rows[i].edits);
+        }
+    }
+    e.stride = ((size_t)most_keys - 1) / KV_BLOCK * KV_BLOCK + KV_BLOCK;
+    size_t slice = SLICE_FLOATS / ((size_t)a->n_head * e.stride);
+    slice = slice < 1 ? 1 : slice < (size_t)n ? slice : (size_t)n;
+    e.scores = attention_alloc(slice, (size_t)a->n_head * e.stride, sizeof(float));
+    e.mean = mean ? attention_alloc(slice, e.stride, sizeof(float)) : NULL;
+    float *memory = attention_alloc((size_t)n_threads, scratch_of(&e, NULL, 0, NULL), sizeof(float));
+    candid_status status = CANDID_OK;
+    if (!rows || !tile_begin || !e.scores || (mean && !e.mean) || !memory) {
+        status = fail_memory(error, "edited attention", slice * (size_t)a->n_head * e.stride * sizeof(float));
+    }
+    e.tile_begin = tile_begin;
+    for (size_t first = 0; status == CANDID_OK && first < (size_t)n; first += slice) {
+        e.rows = rows + first;
+        e.n_rows = (int)((size_t)n - first < slice ? (size_t)n - first : slice);
+        run_slice(&e, memory, n_threads);
+    }
+    free(rows);
+    free(tile_begin);
+    free(e.scores);
+    free(e.mean);
+    free(memory);
+    return status;
+}

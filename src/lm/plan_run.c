@@ -1,0 +1,316 @@
+/* Execution of plans: at each site a loop over the rows that have a plan and the steps that act there. */
+#include "lm/plan_run.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/status.h"
+
+#define PEAK_EPS 1e-6f
+
+void plan_run_free(struct plan_run *run) {
+    free(run->rows);
+    free(run->row_edits);
+    free(run->edits);
+    free(run->edit_steps);
+    free(run->moved);
+    free(run->host);
+    *run = (struct plan_run){0};
+}
+
+static candid_status room(void *array, size_t *capacity, size_t count, size_t size, candid_error *error) {
+    if (count > *capacity) {
+        void *old;
+        memcpy(&old, array, sizeof old);
+        void *grown = realloc(old, count * size);
+        if (!grown) {
+            return fail_memory(error, "a plan's work memory", count * size);
+        }
+        memcpy(array, &grown, sizeof grown);
+        *capacity = count;
+    }
+    return CANDID_OK;
+}
+
+/* Rows begin..end-1 from `begin` on that share plan, role and the sets in `mask` with it. */
+static int run_end(const struct plan_run *run, int begin, unsigned mask) {
+    int end = begin + 1;
+    while (end < run->n_rows && run->rows[end].plan == run->rows[begin].plan &&
+           run->rows[end].role == run->rows[begin].role &&
+           !(run->rows[end].sets & mask) == !(run->rows[begin].sets & mask)) {
+        end++;
+    }
+    return end;
+}
+
+static bool edited(const struct plan_row *row, const struct plan_step *step, int layer) {
+    return row->plan && row->role == ROLE_MAIN && step->layers[layer] && (row->sets & step->rows);
+}
+
+static void count_rows(const struct plan_run *run, struct plan_step *step, int begin, int end) {
+    for (int i = begin; run->counting && i < end; i++) {
+        step->rows_done++;
+        step->prompt_rows += !(run->rows[i].sets & ROW_GENERATED);
+    }
+}
+
+/* The last prompt row of the plan's sequence with this role, or -1. */
+static int last_row(const struct plan_run *run, const struct plan *plan, enum plan_role role) {
+    for (int i = run->n_rows - 1; i >= 0; i--) {
+        if (run->rows[i].plan == plan && run->rows[i].role == role && run->rows[i].last) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* A plan's rows, companions included, stand together in a batch. */
+static int plan_end(const struct plan_run *run, int begin) {
+    int end = begin + 1;
+    while (end < run->n_rows && run->rows[end].plan == run->rows[begin].plan) {
+        end++;
+    }
+    return end;
+}
+
+/* Runs the body for every plan in the batch that has a step of `kind` active at this layer. */
+#define FOR_EACH_STEP(run, layer, wanted, plan, step)                                                                  \
+    for (int first_ = 0; first_ < (run)->n_rows; first_ = plan_end(run, first_))                                       \
+        for (struct plan *plan = (run)->rows[first_].plan; plan; plan = NULL)                                          \
+            for (struct plan_step *step = plan->steps; step < plan->steps + plan->n_steps; step++)                     \
+                if (step->kind == (wanted) && step->layers[layer])
+
+/* The main sequence's prompt rows among the plan's rows that start at `first`; false: there are none. */
+static bool main_prompt_rows(const struct plan_run *run, int first, int *begin, int *end) {
+    const int stop = plan_end(run, first);
+    *begin = first;
+    while (*begin < stop && run->rows[*begin].role != ROLE_MAIN) {
+        (*begin)++;
+    }
+    *end = *begin;
+    while (*end < stop && run->rows[*end].role == ROLE_MAIN && !(run->rows[*end].sets & ROW_GENERATED)) {
+        (*end)++;
+    }
+    return *begin < *end;
+}
+
+/* ---- probes and edits, in the order of the sites ------------------------------------------------- */
+
+candid_status plan_at_input(struct plan_run *run, int layer, const float *x, int n_embd, candid_error *error) {
+    if (!run->active) {
+        return CANDID_OK;
+    }
+    TRY(room(&run->host, &run->host_capacity, (size_t)run->n_rows, sizeof *run->host, error));
+    FOR_EACH_STEP(run, layer, PLAN_PROBE_PEAKS, plan, step) {
+        int begin, end;
+        if (main_prompt_rows(run, first_, &begin, &end)) {
+            run->b->ops->peaks(run->b, run->host, x + (size_t)begin * (size_t)n_embd, end - begin, n_embd, step->dims,
+                               step->n_dims, PEAK_EPS);
+            step->decide(
+                step, &(struct probe_result){
+                          .layer = layer, .first = run->rows[begin].index, .n_rows = end - begin, .peaks = run->host});
+        }
+    }
+    return CANDID_OK;
+}
+
+static candid_status probe_columns(struct plan_run *run, int layer, const struct kv_attention *a, const float *q,
+                                   candid_error *error) {
+    FOR_EACH_STEP(run, layer, PLAN_PROBE_COLUMNS, plan, step) {
+        int begin, end;
+        if (!main_prompt_rows(run, first_, &begin, &end)) {
+            continue;
+        }
+        struct kv_attention part = {.shape = a->shape,
+                                    .layer = layer,
+                                    .n_head = a->n_head,
+                                    .rows = a->rows + begin,
+                                    .n_rows = end - begin,
+                                    .scale = a->scale,
+                                    .max_keys = plan->n_prompt};
+        const size_t width = (size_t)a->n_head * (size_t)a->shape->head_dim;
+        TRY(room(&run->host, &run->host_capacity, (size_t)a->n_head * (size_t)plan->n_prompt, sizeof *run->host,
+                 error));
+        TRY(run->b->ops->kv_columns(run->b, &part, q + (size_t)begin * width,
+                                    step->probe_heads ? step->probe_heads + (size_t)layer * (size_t)a->n_head : NULL,
+                                    run->host, error));
+        step->decide(step, &(struct probe_result){.layer = layer, .columns = run->host, .n_keys = plan->n_prompt});
+    }
+    return CANDID_OK;
+}
+
+candid_status plan_at_attention(struct plan_run *run, int layer, struct kv_attention *a, struct attention_row *views,
+                                const float *q, candid_error *error) {
+    if (!run->active) {
+        return CANDID_OK;
+    }
+    TRY(probe_columns(run, layer, a, q, error));
+    size_t n_edits = 0;
+    for (int i = 0; i < run->n_rows; i++) {
+        for (int s = 0; run->rows[i].plan && s < run->rows[i].plan->n_steps; s++) {
+            const struct plan_step *step = &run->rows[i].plan->steps[s];
+            n_edits += step->kind == PLAN_ATTENTION && edited(&run->rows[i], step, layer);
+        }
+    }
+    TRY(room(&run->row_edits, &run->row_capacity, (size_t)run->n_rows, sizeof *run->row_edits, error));
+    size_t same = run->edit_capacity;
+    TRY(room(&run->edits, &same, n_edits, sizeof *run->edits, error));
+    TRY(room(&run->edit_steps, &run->edit_capacity, n_edits, sizeof *run->edit_steps, error));
+    TRY(room(&run->moved, &run->moved_capacity, n_edits * (size_t)a->n_head, sizeof *run->moved, error));
+    size_t at = 0;
+    for (int i = 0; i < run->n_rows; i++) {
+        struct row_edits *of = &run->row_edits[i];
+        *of = (struct row_edits){.edits = run->edits + at, .moved = run->moved + at * (size_t)a->n_head};
+        for (int s = 0; run->rows[i].plan && s < run->rows[i].plan->n_steps; s++) {
+            const struct plan_step *step = &run->rows[i].plan->steps[s];
+            if (step->kind == PLAN_ATTENTION && edited(&run->rows[i], step, layer)) {
+                run->edits[at] = step->edit;
+                run->edits[at].classes += (size_t)layer * step->classes_stride;
+                if (step->edit.heads) {
+                    run->edits[at].heads += (size_t)layer * step->heads_stride;
+                }
+                run->edit_steps[at++] = step;
+                of->n_edits++;
+            }
+        }
+        views[i].edits = of->n_edits > 0 ? of : NULL;
+    }
+    return CANDID_OK;
+}
+
+void plan_after_attention(struct plan_run *run, const struct kv_attention *a) {
+    if (!run->active || !run->counting) {
+        return;
+    }
+    for (int i = 0; i < run->n_rows; i++) {
+        const struct row_edits *of = a->rows[i].edits;
+        for (int e = 0; of && e < of->n_edits; e++) {
+            struct plan_step *step = (struct plan_step *)run->edit_steps[of->edits - run->edits + e];
+            for (int head = 0; head < a->n_head; head++) {
+                const float moved = of->moved[(size_t)e * (size_t)a->n_head + (size_t)head];
+                step->rows_looked++;
+                if (moved >= 0.0f) {
+                    step->rows_done++;
+                    step->prompt_rows += !(run->rows[i].sets & ROW_GENERATED);
+                    step->moved += (double)moved;
+                }
+            }
+        }
+    }
+}
+
+/* Two rows to host memory: own, then other. */
+static candid_status download_pair(struct plan_run *run, const float *own, const float *other, size_t n,
+                                   candid_error *error) {
+    TRY(room(&run->host, &run->host_capacity, 2 * n, sizeof *run->host, error));
+    run->b->ops->download(run->b, run->host, own, n * sizeof(float));
+    run->b->ops->download(run->b, run->host + n, other, n * sizeof(float));
+    return CANDID_OK;
+}
+
+candid_status plan_at_heads(struct plan_run *run, int layer, float *heads, int n_head, int head_dim,
+                            candid_error *error) {
+    if (!run->active) {
+        return CANDID_OK;
+    }
+    const size_t width = (size_t)n_head * (size_t)head_dim;
+    FOR_EACH_STEP(run, layer, PLAN_PROBE_HEADS, plan, step) {
+        const int own = last_row(run, plan, step->own_role), other = last_row(run, plan, step->role);
+        if (own >= 0 && other >= 0) {
+            TRY(download_pair(run, heads + (size_t)own * width, heads + (size_t)other * width, width, error));
+            step->decide(step, &(struct probe_result){.layer = layer, .own = run->host, .other = run->host + width});
+        }
+    }
+    FOR_EACH_STEP(run, layer, PLAN_SCALE_HEADS, plan, step) {
+        const int stop = plan_end(run, first_);
+        for (int begin = first_, end; begin < stop; begin = end) {
+            end = run_end(run, begin, step->rows);
+            if (edited(&run->rows[begin], step, layer)) {
+                run->b->ops->scale_heads(run->b, heads + (size_t)begin * width, end - begin, n_head, head_dim,
+                                         step->table + (size_t)layer * (size_t)n_head);
+                count_rows(run, step, begin, end);
+            }
+        }
+    }
+    return CANDID_OK;
+}
+
+static void steer_rows(struct plan_run *run, int layer, float *x, int n_embd, bool residual) {
+    FOR_EACH_STEP(run, layer, PLAN_STEER, plan, step) {
+        const int stop = plan_end(run, first_);
+        for (int begin = first_, end; begin < stop; begin = end) {
+            end = run_end(run, begin, step->rows);
+            if ((step->steer == STEER_RESIDUAL) == residual && edited(&run->rows[begin], step, layer)) {
+                run->b->ops->steer(run->b, x + (size_t)begin * (size_t)n_embd, end - begin, n_embd,
+                                   step->table + (size_t)layer * (size_t)n_embd, step->strength, step->steer);
+                count_rows(run, step, begin, end);
+            }
+        }
+    }
+}
+
+candid_status plan_at_mlp(struct plan_run *run, int layer, const float *x, float *mlp, int n_embd,
+                          candid_error *error) {
+    if (!run->active) {
+        return CANDID_OK;
+    }
+    const size_t n = (size_t)n_embd;
+    FOR_EACH_STEP(run, layer, PLAN_PROBE_HIDDEN, plan, step) {
+        const int with = last_row(run, plan, ROLE_PLAIN), without = last_row(run, plan, ROLE_TEXT_ONLY);
+        if (with >= 0 && without >= 0) {
+            /* what will be x of the companions, which carry no edits: x + mlp */
+            TRY(room(&run->host, &run->host_capacity, 4 * n, sizeof *run->host, error));
+            float *sum[2] = {run->host, run->host + n}, *part = run->host + 2 * n;
+            for (int i = 0; i < 2; i++) {
+                const size_t at = (size_t)(i == 0 ? with : without) * n;
+                run->b->ops->download(run->b, sum[i], x + at, n * sizeof(float));
+                run->b->ops->download(run->b, part, mlp + at, n * sizeof(float));
+                for (size_t d = 0; d < n; d++) {
+                    sum[i][d] += part[d];
+                }
+            }
+            step->decide(step, &(struct probe_result){.layer = layer, .own = sum[0], .other = sum[1]});
+        }
+    }
+    steer_rows(run, layer, mlp, n_embd, false);
+    return CANDID_OK;
+}
+
+void plan_at_output(struct plan_run *run, int layer, float *x, int n_embd) {
+    if (run->active) {
+        steer_rows(run, layer, x, n_embd, true);
+    }
+}
+
+/* ---- layer mixes ----------------------------------------------------------------------------------- */
+
+bool plan_mixes(const struct plan_run *run) {
+    for (int i = 0; run->active && i < run->n_rows; i++) {
+        if (run->rows[i].role == ROLE_MAIN && plan_has(run->rows[i].plan, PLAN_MIX_LAYERS)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void plan_mix_layer(struct plan_run *run, int row, int layer, const float *x, float *mix, int n_embd) {
+    const struct plan_row *r = &run->rows[row];
+    for (int s = 0; r->plan && s < r->plan->n_steps; s++) {
+        const struct plan_step *step = &r->plan->steps[s];
+        if (step->kind == PLAN_MIX_LAYERS && edited(r, step, layer)) {
+            run->b->ops->mix(run->b, mix, 1.0f, x, step->strength * step->table[layer], (size_t)n_embd);
+        }
+    }
+}
+
+void plan_mix_final(struct plan_run *run, int row, float *normed, const float *mix, int n_embd) {
+    const struct plan_row *r = &run->rows[row];
+    for (int s = 0; r->plan && r->role == ROLE_MAIN && s < r->plan->n_steps; s++) {
+        struct plan_step *step = &r->plan->steps[s];
+        if (step->kind == PLAN_MIX_LAYERS && (r->sets & step->rows)) {
+            run->b->ops->mix(run->b, normed, 1.0f - step->strength, mix, 1.0f, (size_t)n_embd);
+            count_rows(run, step, row, row + 1);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+/*
+ * Execution of plans at the sites of one forward pass. llama_forward() calls one function per site; each does nothing
+ * where no row has a plan.
+ */
+#ifndef CANDID_LM_PLAN_RUN_H
+#define CANDID_LM_PLAN_RUN_H
+
+#include "lm/plan.h"
+
+/* What executes with a row of the batch. */
+struct plan_row {
+    struct plan *plan; /* NULL: an ordinary row */
+    enum plan_role role;
+    unsigned sets; /* of enum plan_rows */
+    int index;     /* position in its sequence */
+    bool last;     /* the last row of its sequence in the prompt */
+};
+
+/* Work memory of one network. Start from {0}. */
+struct plan_run {
+    struct backend *b;
+    struct plan_row *rows; /* of the current batch; n_rows shrinks with the batch */
+    int n_rows;
+    bool active;   /* a row has a plan */
+    bool counting; /* off while a pass is only shown to an observer */
+    struct row_edits *row_edits;
+    struct attention_edit *edits;
+    const struct plan_step **edit_steps;
+    float *moved, *host;
+    size_t row_capacity, edit_capacity, moved_capacity, host_capacity;
+};
+
+void plan_run_free(struct plan_run *run);
+
+/* site hidden, input of a layer: x (rows, n_embd) */
+candid_status plan_at_input(struct plan_run *run, int layer, const float *x, int n_embd, candid_error *error);
+
+/* sites attention.scores and attention.probs: attaches edits to the rows of `a`, whose first row is the run's first. q
+ * is for probes. After the attention, plan_after_attention() counts what was done. */
+candid_status plan_at_attention(struct plan_run *run, int layer, struct kv_attention *a, struct attention_row *views,
+                                const float *q, candid_error *error);
+void plan_after_attention(struct plan_run *run, const struct kv_attention *a);
+
+/* site head_output: heads (rows, n_head*head_dim), edited in place */
+candid_status plan_at_heads(struct plan_run *run, int layer, float *heads, int n_head, int head_dim,
+                            candid_error *error);
+
+/* site hidden, output of the MLP before it is added to x: mlp (rows, n_embd), edited in place */
+candid_status plan_at_mlp(struct plan_run *run, int layer, const float *x, float *mlp, int n_embd, candid_error *error);
+
+/* site hidden, output of a layer: x (rows, n_embd), edited in place */
+void plan_at_output(struct plan_run *run, int layer, float *x, int n_embd);
+
+/* site early_logits: adds what row `row` of x contributes to its mix (device (n_embd)). */
+void plan_mix_layer(struct plan_run *run, int row, int layer, const float *x, float *mix, int n_embd);
+/* normed = (1 - strength) normed + mix */
+void plan_mix_final(struct plan_run *run, int row, float *normed, const float *mix, int n_embd);
+bool plan_mixes(const struct plan_run *run);
+
+#endif
