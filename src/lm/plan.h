@@ -119,7 +119,7 @@ struct plan {
     bool companions[ROLE_COUNT]; /* which sequences must run beside the prompt */
     bool whole_prompt;           /* a probe or mask needs all rows of the prompt in one pass */
     enum image_order order;
-    int unlock_end;    /* image rows also see prompt positions [end of their image, unlock_end); 0: causal */
+    int unlock_begin, unlock_end; /* image rows also see prompt positions [begin, end); end 0: causal */
     int n_prompt;      /* positions of the prompt */
     uint8_t *row_sets; /* [n_prompt] set of enum plan_rows */
     void **owned;      /* memory to free with the plan */

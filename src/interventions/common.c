@@ -1,0 +1,155 @@
+/* Helpers of the methods: layers, key classes, head tables. */
+#include "interventions/common.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/json.h"
+#include "core/status.h"
+
+candid_status idle(struct compile_job *job, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(job->idle, PLAN_NOTE, format, args);
+    va_end(args);
+    return CANDID_OK;
+}
+
+int image_tokens(const struct layout *layout) {
+    int n = 0;
+    for (int i = 0; i < layout->n_spans; i++) {
+        n += layout->spans[i].kind == SPAN_IMAGE ? layout->spans[i].end - layout->spans[i].begin : 0;
+    }
+    return n;
+}
+
+bool has_image(struct compile_job *job) {
+    if (image_tokens(job->layout) > 0) {
+        return true;
+    }
+    idle(job, "the request has no image");
+    return false;
+}
+
+void classify_images(const struct layout *layout, uint8_t *classes) {
+    for (int i = 0; i < layout->n_spans; i++) {
+        const struct span *span = &layout->spans[i];
+        if (span->kind == SPAN_IMAGE) {
+            memset(classes + span->begin, 1, (size_t)(span->end - span->begin));
+        }
+    }
+}
+
+candid_status select_layers(const struct settings *s, const char *option, struct compile_job *job, bool *layers,
+                            candid_error *error) {
+    const int n = layers_select(setting_string(s, option), job->facts->n_layer, layers, job->method->name, error);
+    return n < 0 ? CANDID_ERROR_ARGUMENT : CANDID_OK;
+}
+
+candid_status add_attention(const struct settings *s, struct compile_job *job, enum attention_edit_kind kind,
+                            unsigned rows, struct plan_step **out, candid_error *error) {
+    TRY(plan_add(job->plan, PLAN_ATTENTION, job->method, out, error));
+    (*out)->rows = rows;
+    (*out)->edit.kind = kind;
+    (*out)->edit.n_classes = job->plan->n_prompt;
+    return select_layers(s, "layers", job, (*out)->layers, error);
+}
+
+void report_layers(cJSON *out, const char *name, const bool *layers, int n_layer) {
+    cJSON *list = cJSON_AddArrayToObject(out, name);
+    for (int l = 0; l < n_layer; l++) {
+        if (layers[l]) {
+            cJSON_AddItemToArray(list, cJSON_CreateNumber(l));
+        }
+    }
+}
+
+/* ---- head tables --------------------------------------------------------------------------------- */
+
+static candid_status table_column(const struct json *table, const struct model_facts *facts, const char *column,
+                                  float *values, candid_error *error) {
+    const cJSON *rows = json_find(table->root, column);
+    if (!cJSON_IsArray(rows) || cJSON_GetArraySize(rows) != facts->n_layer) {
+        return fail(
+            error, CANDID_ERROR_FORMAT,
+            "%s: expected \"%s\" to be a list of %d layers (the model's), found %d: was it made for another model?",
+            table->label, column, facts->n_layer, cJSON_IsArray(rows) ? cJSON_GetArraySize(rows) : 0);
+    }
+    int layer = 0;
+    for (const cJSON *row = rows->child; row; row = row->next, layer++) {
+        if (!cJSON_IsArray(row) || cJSON_GetArraySize(row) != facts->n_head) {
+            return fail(error, CANDID_ERROR_FORMAT, "%s: expected %d numbers in layer %d of \"%s\", found %d",
+                        table->label, facts->n_head, layer, column, cJSON_IsArray(row) ? cJSON_GetArraySize(row) : 0);
+        }
+        for (const cJSON *value = row->child; value; value = value->next) {
+            if (!cJSON_IsNumber(value)) {
+                return fail(error, CANDID_ERROR_FORMAT, "%s: expected numbers in layer %d of \"%s\"", table->label,
+                            layer, column);
+            }
+            *values++ = (float)value->valuedouble;
+        }
+    }
+    return CANDID_OK;
+}
+
+candid_status read_head_table(const struct settings *s, const struct compile_job *job, const char *path,
+                              const char *column, float *values, candid_error *error) {
+    char full[4096];
+    const bool absolute = path[0] == '/' || !s->folder || !s->folder[0];
+    const int n = snprintf(full, sizeof full, "%s%s%s", absolute ? "" : s->folder, absolute ? "" : "/", path);
+    if (n < 0 || (size_t)n >= sizeof full) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "%s.table: the file name is too long", job->method->name);
+    }
+    struct json table;
+    TRY(json_read(full, (size_t)64 << 20, &table, error));
+    const candid_status status = table_column(&table, job->facts, column, values, error);
+    json_free(&table);
+    return status;
+}
+
+/* Marks the `top` highest values; ties go to the lower index. */
+static void mark_top(const float *values, int n, int top, uint8_t *marks) {
+    for (int k = 0; k < top && k < n; k++) {
+        int best = -1;
+        for (int i = 0; i < n; i++) {
+            if (!marks[i] && (best < 0 || values[i] > values[best])) {
+                best = i;
+            }
+        }
+        marks[best] = 1;
+    }
+}
+
+candid_status select_heads(const struct settings *s, struct compile_job *job, uint8_t *heads, bool *given,
+                           candid_error *error) {
+    const int n_layer = job->facts->n_layer, n_head = job->facts->n_head;
+    const cJSON *list = setting_list(s, "heads");
+    const char *table = setting_string(s, "table");
+    *given = list || table;
+    if (list && table) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "%s: expected \"heads\" or \"table\", found both", job->method->name);
+    }
+    for (const cJSON *pair = list ? list->child : NULL; pair; pair = pair->next) {
+        const int layer = cJSON_GetArrayItem(pair, 0)->valueint, head = cJSON_GetArrayItem(pair, 1)->valueint;
+        if (layer >= n_layer || head >= n_head) {
+            return fail(error, CANDID_ERROR_ARGUMENT, "%s.heads: [%d, %d] is outside the model's %d layers of %d heads",
+                        job->method->name, layer, head, n_layer, n_head);
+        }
+        heads[layer * n_head + head] = 1;
+    }
+    if (table) {
+        float *values = calloc((size_t)n_layer * (size_t)n_head, sizeof *values);
+        if (!values) {
+            return fail_memory(error, "a head table", (size_t)n_layer * (size_t)n_head * sizeof *values);
+        }
+        const candid_status status = read_head_table(s, job, table, setting_string(s, "rank_by"), values, error);
+        if (status == CANDID_OK) {
+            mark_top(values, n_layer * n_head, setting_int(s, "top"), heads);
+        }
+        free(values);
+        return status;
+    }
+    return CANDID_OK;
+}

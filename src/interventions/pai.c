@@ -1,0 +1,52 @@
+/*
+ * PAI, pay attention to image: the attention boost. In the row that predicts the next token every head's scores of
+ * image tokens grow by alpha times their magnitude, before the softmax.
+ *
+ * Liu et al.: Paying More Attention to Image, ECCV 2024, arXiv 2407.21771; code LALBJ/PAI. With its contrast against a
+ * text-only branch on, the released program leaves the first generated token unboosted (its issue 11).
+ */
+#include "core/status.h"
+#include "interventions/common.h"
+
+static candid_status compile(const struct settings *s, struct compile_job *job, candid_error *error) {
+    const float alpha = setting_float(s, "alpha");
+    if (alpha == 0.0f) {
+        return idle(job, "alpha = 0 adds nothing");
+    }
+    if (!has_image(job)) {
+        return CANDID_OK;
+    }
+    uint8_t *classes;
+    TRY(plan_alloc(job->plan, (size_t)job->plan->n_prompt, 1, &classes, error));
+    classify_images(job->layout, classes);
+    const unsigned rows = (setting_bool(s, "boost_first_token") ? ROW_LAST : 0u) | ROW_GENERATED;
+    struct plan_step *step;
+    TRY(add_attention(s, job, EDIT_SCORES_ABS, rows, &step, error));
+    step->edit.classes = classes;
+    step->edit.gain[1] = alpha;
+    return CANDID_OK;
+}
+
+static const struct option options[] = {
+    {"alpha", OPTION_FLOAT, "0.5", NULL, NULL, 0, 100, NULL,
+     "Scores of image tokens grow by alpha times their magnitude. Paper: 0.5 for LLaVA, 0.6 Shikra, 0.2 MiniGPT-4. 0 "
+     "changes "
+     "nothing."},
+    {"layers", OPTION_LAYERS, "\"2-\"", NULL, NULL, 0, 0, NULL,
+     "Layers edited. The paper's choice by similarity of hidden states is the constant 2 in the released program."},
+    {"boost_first_token", OPTION_BOOL, "true", "true", "false", 0, 0, NULL,
+     "Whether the first generated token is predicted with the boost; in the released program with contrast it is not."},
+};
+
+const struct method method_pai = {
+    .name = "pai",
+    .title = "Pay attention to image (PAI), attention boost",
+    .edits = "attention.scores: raises the scores of image tokens in the last row",
+    .cost = "none worth measuring",
+    .citation = "Liu, Zheng, Chen: Paying More Attention to Image: A Training-Free Method for Alleviating "
+                "Hallucination in LVLMs. "
+                "ECCV 2024, arXiv 2407.21771. Code: LALBJ/PAI",
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+    .compile = compile,
+};

@@ -1,0 +1,21 @@
+/* The list of methods. */
+#include <string.h>
+
+#include "interventions/method.h"
+
+extern const struct method method_cca, method_mma, method_pai, method_paint, method_hgai, method_var, method_act,
+    method_vhr, method_head_scale, method_vista;
+
+const struct method *const methods[] = {
+    &method_cca, &method_mma, &method_pai,        &method_paint, &method_hgai, &method_var,
+    &method_act, &method_vhr, &method_head_scale, &method_vista, NULL,
+};
+
+const struct method *method_find(const char *name) {
+    for (const struct method *const *m = methods; *m; m++) {
+        if (strcmp((*m)->name, name) == 0) {
+            return *m;
+        }
+    }
+    return NULL;
+}

@@ -1,0 +1,26 @@
+/* Head selection of VHR, also used by `candid calibrate heads`. */
+#ifndef CANDID_INTERVENTIONS_VHR_H
+#define CANDID_INTERVENTIONS_VHR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct vhr_rule {
+    bool squared;      /* divergence is the squared distance, else the distance */
+    bool text_squared; /* the text-only branch's norm is squared, else plain */
+    bool filter;       /* drop heads that diverge only because they put out large vectors without an image */
+    float guard;       /* filter only if the divergences' standard deviation exceeds this; 0: always */
+};
+
+/*
+ * Vision-aware head divergence D and the heads whose D exceeds the lower median. own, other: (n_head, head_dim), head
+ * outputs of the last prompt row with and without the image. divergence: [n_head], after the filter; selected: [n_head]
+ * flags. Returns the number selected.
+ */
+int vhr_select(const float *own, const float *other, int n_head, int head_dim, const struct vhr_rule *rule,
+               float *divergence, uint8_t *selected);
+
+/* Lower median of n values: element (n - 1) / 2 of the sorted list. n <= 4096. */
+float vhr_median(const float *values, int n);
+
+#endif
