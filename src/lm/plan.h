@@ -104,6 +104,8 @@ struct plan_step {
 
 #define PLAN_NOTE 240
 
+struct plan;
+
 /* What one method did in one request. */
 struct plan_note {
     const struct method *method;
