@@ -84,13 +84,15 @@ static candid_status reject_value(const struct place *at, const char *key, const
 static candid_status reject_repeated(const struct place *at, const cJSON *object, const cJSON *item) {
     int index = 0;
     for (const cJSON *before = object->child; before != item; before = before->next, index++) {
-        if (strcmp(before->string, item->string) == 0) {
-            struct place first = *at;
-            first.path[first.depth - 1] = index;
-            return reject(at, item->string, "expected once, found again (first in line %d)",
-                          at->source->text ? json_line_of(at->source->text, at->source->size, first.path, first.depth)
-                                           : 1);
+        if (strcmp(before->string, item->string) != 0) {
+            continue;
         }
+        const struct config_source *s = at->source;
+        struct place first = *at;
+        first.path[first.depth - 1] = index;
+        return s->text ? reject(at, item->string, "expected once, found again (first in line %d)",
+                                json_line_of(s->text, s->size, first.path, first.depth))
+                       : reject(at, item->string, "expected once, found again");
     }
     return CANDID_OK;
 }
@@ -332,7 +334,8 @@ static candid_status unknown_method(const struct candid_config *config, const st
     for (int i = 0; i < config->n_methods && n < sizeof names; i++) {
         n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", config->table[i]->name);
     }
-    return reject(at, key, "there is no such method; methods are %s", n > 0 ? names : "not part of this build");
+    return n > 0 ? reject(at, key, "there is no such method; methods are %s", names)
+                 : reject(at, key, "there is no such method, this build has none");
 }
 
 static candid_status read_top(struct candid_config *config, const cJSON *item, const struct place *at) {
