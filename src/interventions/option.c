@@ -123,8 +123,8 @@ const char *option_expected(const struct option *o, bool element, char buffer[OP
         }
         break;
     case OPTION_LAYERS:
-        snprintf(buffer, OPTION_EXPECTED, "layers as text like \"5\", \"2-\", \"1,5-18\", %s%s",
-                 option_has_default(o, "\"auto\"") ? "\"all\" or \"auto\"" : "or \"all\"", or_null);
+        snprintf(buffer, OPTION_EXPECTED, "layers as text like \"5\", \"2-\", \"1,5-18\"%s%s",
+                 option_has_default(o, "\"auto\"") ? ", \"all\" or \"auto\"" : " or \"all\"", or_null);
         break;
     case OPTION_INTS:
         snprintf(buffer, OPTION_EXPECTED, "%s%s%s", element ? "an integer" : "a list of integers", range,

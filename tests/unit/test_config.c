@@ -166,7 +166,7 @@ static void bad_text(void **state) {
          "t.json:1: key alpha.where: expected \"last\", \"all\" or \"7\", found number 7"},
         {"{\"alpha\": {\"layers\": \"auto\"}}",
          "t.json:1: key alpha.layers: expected layers as text like \"5\", \"2-\", "
-         "\"1,5-18\", or \"all\", found string \"auto\""},
+         "\"1,5-18\" or \"all\", found string \"auto\""},
         {"{\"beta_two\": {\"layers\": 5}}",
          "t.json:1: key beta_two.layers: expected layers as text like \"5\", \"2-\", \"1,5-18\", \"all\" or \"auto\", "
          "found number 5"},
@@ -268,7 +268,7 @@ static void bad_assignments(void **state) {
         {"alpha.preset=best", "assignment \"alpha.preset=best\": key alpha.preset: expected \"recommended\", \"paper\" "
                               "or \"code\", found string \"best\""},
         {"alpha.layers=5-2", "assignment \"alpha.layers=5-2\": key alpha.layers: expected layers as text like \"5\", "
-                             "\"2-\", \"1,5-18\", or \"all\", found string \"5-2\""},
+                             "\"2-\", \"1,5-18\" or \"all\", found string \"5-2\""},
         {"alpha={\"rho\": 0.1, \"count\": 0}", "assignment \"alpha={\"rho\": 0.1, \"count\": 0}\": key alpha.count: "
                                                "expected an integer from 1 to 20, found number 0"},
         {"alpha={\"rho\": 0.1, \"rho\": 0.1}", "assignment \"alpha={\"rho\": 0.1, \"rho\": 0.1}\": key alpha.rho: "
