@@ -16,6 +16,7 @@
  *   - The library has no global mutable state.
  *   - A candid_model never changes after it was opened: any number of threads may use it at once.
  *   - A candid_context (KV cache and work buffers) and a candid_image belong to one thread at a time.
+ *   - A candid_config may be read by any number of threads, as long as none calls candid_config_set.
  *   - Callbacks are called on the thread that called into the library.
  */
 #ifndef CANDID_CANDID_H
@@ -165,6 +166,35 @@ CANDID_API candid_context_params candid_context_params_default(void);
 CANDID_API candid_status candid_context_create(const candid_model *model, const candid_context_params *params,
                                                candid_context **out, candid_error *error);
 CANDID_API void candid_context_free(candid_context *context);
+
+/* ---- configuration ----------------------------------------------------------------------------- */
+
+/* Which mitigation methods are active, and the value of every option: docs/config.md describes methods and format. */
+typedef struct candid_config candid_config;
+
+/* Reads and checks a JSON file; file names in it are relative to its directory. An invalid one is a CANDID_ERROR_FORMAT
+ * that names file, line and key, what was expected and what was found. On success *out is owned by the caller:
+ * candid_config_free. */
+CANDID_API candid_status candid_config_load(const char *path, candid_config **out, candid_error *error);
+
+/* The same for `size` bytes of JSON text in memory (no NUL needed, not kept; "{}" switches nothing on). `name` appears
+ * in errors and may be NULL; file names in the text are relative to the current directory. */
+CANDID_API candid_status candid_config_parse(const char *text, size_t size, const char *name, candid_config **out,
+                                             candid_error *error);
+
+/* Changes one thing: "var.rho=0.4" (an option; the method is switched on), "var=true", "var=false", "var.preset=paper"
+ * (options given before keep their values), "var.enabled=false". The right side is JSON, or plain text where that is
+ * what the option takes; file names are relative to the current directory. An error names the assignment and leaves the
+ * configuration as it was. */
+CANDID_API candid_status candid_config_set(candid_config *config, const char *assignment, candid_error *error);
+
+CANDID_API void candid_config_free(candid_config *config);
+
+/* JSON Schema (draft 2020-12) of configurations. On success *out is owned by the caller: candid_string_free. */
+CANDID_API candid_status candid_config_schema(char **out, candid_error *error);
+
+/* Releases a string that the library handed over; NULL is allowed. */
+CANDID_API void candid_string_free(char *string);
 
 /* ---- generation -------------------------------------------------------------------------------- */
 

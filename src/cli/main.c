@@ -16,6 +16,8 @@ static const char usage[] = "candid - a vision-language runtime that says what i
                             "  candid quantize IN OUT --type T\n"
                             "                                round a GGUF model to a smaller type\n"
                             "  candid verify [MODEL]         compare the fast with the exact path on this machine\n"
+                            "  candid methods [NAME]         list mitigation methods, or describe one\n"
+                            "  candid config FILE            check a configuration, print what it switches on\n"
                             "  candid bench                  measure prefill, decode and image encoding\n"
                             "  candid COMMAND --help         options of a command\n"
                             "  candid --version\n"
@@ -41,7 +43,7 @@ int main(int argc, char **argv) {
     } commands[] = {
         {"caption", command_caption}, {"ask", command_ask},           {"model", command_model},
         {"convert", command_convert}, {"quantize", command_quantize}, {"verify", command_verify},
-        {"bench", command_bench},
+        {"bench", command_bench},     {"config", command_config},     {"methods", command_methods},
     };
     if (argc < 2) {
         fputs(usage, stderr);

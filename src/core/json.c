@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/json_lines.h"
 #include "core/status.h"
 #include "core/text.h"
 
@@ -22,8 +23,8 @@ candid_status json_parse(const char *text, size_t size, const char *label, struc
     if (!root || rest != size) {
         const size_t at = root ? rest : end && end >= text && end <= text + size ? (size_t)(end - text) : 0;
         cJSON_Delete(root);
-        return fail(error, CANDID_ERROR_FORMAT, "%s: expected valid JSON, found an error near byte %zu of %zu",
-                    out->label, at, size);
+        return fail(error, CANDID_ERROR_FORMAT, "%s:%d: expected valid JSON, found an error near byte %zu of %zu",
+                    out->label, json_line_at(text, size, at), at, size);
     }
     if (!cJSON_IsObject(root)) {
         char found[JSON_FOUND];

@@ -100,6 +100,8 @@ struct plan;
 
 #define PLAN_NOTE 240
 
+struct plan;
+
 /* What one method did in one request. */
 struct plan_note {
     const struct method *method;
