@@ -27,7 +27,15 @@ else()
   list(FILTER CANDID_SOURCES EXCLUDE REGEX "/jpeg_turbo\\.c$")
 endif()
 
-add_library(candid_objects OBJECT ${CANDID_SOURCES})
+# configs/models.json, the table of known models, becomes part of the library.
+set(models_json ${PROJECT_SOURCE_DIR}/configs/models.json)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${models_json})
+file(READ ${models_json} models_bytes HEX)
+string(REGEX REPLACE "(..)" "0x\\1," models_bytes "${models_bytes}")
+file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/models_json.c @ONLY CONTENT
+     "#include <stddef.h>\nextern const char candid_models_json[];\nextern const size_t candid_models_json_size;\nconst char candid_models_json[] = {@models_bytes@0};\nconst size_t candid_models_json_size = sizeof candid_models_json - 1;\n")
+
+add_library(candid_objects OBJECT ${CANDID_SOURCES} ${PROJECT_BINARY_DIR}/models_json.c)
 target_include_directories(candid_objects SYSTEM PRIVATE ${STB_INCLUDE_DIR})
 target_link_libraries(candid_objects PRIVATE candid_flags PUBLIC DNNL::dnnl PkgConfig::CJSON OpenMP::OpenMP_C m)
 if(CANDID_JPEG_TURBO)

@@ -13,7 +13,7 @@ static candid_status example_compile(const struct settings *s, struct compile_jo
 
 static const char *const example_choices[] = {"last", "all", "7", NULL};
 
-static const struct option alpha_options[] = {
+static const struct method_option alpha_options[] = {
     {.name = "rho",
      .type = OPTION_FLOAT,
      .recommended = "0.5",
@@ -39,7 +39,7 @@ static const struct option alpha_options[] = {
     {.name = "layers", .type = OPTION_LAYERS, .recommended = "\"2-\"", .paper = "\"5-18\"", .doc = "Where."},
 };
 
-static const struct option beta_options[] = {
+static const struct method_option beta_options[] = {
     {.name = "layers", .type = OPTION_LAYERS, .recommended = "\"auto\"", .doc = "Where."},
     {.name = "sinks",
      .type = OPTION_INTS,

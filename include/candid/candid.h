@@ -237,6 +237,7 @@ typedef struct candid_generate_params {
     void *on_text_user_data;
     candid_cancel_fn should_cancel; /* may be NULL */
     void *should_cancel_user_data;
+    const candid_config *config; /* mitigation methods, borrowed for the call; NULL: none */
 } candid_generate_params;
 
 CANDID_API candid_generate_params candid_generate_params_default(void);
@@ -258,6 +259,7 @@ typedef struct candid_result {
     size_t n_tokens;
     candid_finish finish;
     candid_stats stats;
+    const char *interventions; /* JSON object: what each active method did, or why it did nothing; "{}" without methods */
 } candid_result;
 
 /* Answers `prompt` about `n_images` images (0 allowed). Each image is placed where the conversation template or

@@ -3,6 +3,7 @@
 #define CANDID_API_HANDLES_H
 
 #include "core/log.h"
+#include "interventions/interventions.h"
 #include "lm/llama.h"
 #include "lm/tokenizer.h"
 #include "model/gguf.h"
@@ -21,6 +22,8 @@ struct candid_model {
     struct tokenizer *tokenizer;
     const char *name;         /* general.name or "" */
     const char *conversation; /* the model's own template, or NULL */
+    struct known_models *known;
+    struct model_facts facts; /* what methods may know */
     char backend[96];         /* description of the backend its contexts use */
 };
 

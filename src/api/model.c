@@ -20,6 +20,7 @@ void candid_model_free(candid_model *m) {
     tokenizer_free(m->tokenizer);
     llama_weights_free(&m->llama);
     clip_weights_free(&m->clip);
+    known_models_free(m->known);
     gguf_close(m->mm_file);
     gguf_close(m->lm_file);
     free(m);
@@ -50,6 +51,9 @@ static candid_status load(struct candid_model *m, const candid_model_params *par
         TRY(clip_weights_load(vision, m->llama.n_embd, &m->clip, &m->log, error));
         m->has_vision = true;
     }
+
+    TRY(known_models_load(&m->known, error));
+    model_facts_fill(&m->facts, m->name, &m->llama, m->has_vision ? &m->clip : NULL, m->known);
 
     struct backend *backend;
     TRY(backend_cpu_create(m->precision, m->n_threads, &m->log, &backend, error));

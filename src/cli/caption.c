@@ -96,6 +96,7 @@ static int answer(struct run *run, const char *name, char **paths, size_t n) {
     if (run->options.verbose) {
         progress_clear(&run->progress);
         print_speed(stderr, &result->stats);
+        print_interventions(stderr, result->interventions);
     }
     add_stats(&run->total, &result->stats);
     run->n_done++;
@@ -173,6 +174,7 @@ static void run_free(struct run *run) {
     candid_context_free(run->context);
     candid_model_free(run->model);
     paths_free(run->paths, run->n_paths);
+    options_free(&run->options);
 }
 
 static int run_command(int argc, char **argv, const char *help, const char *default_prompt) {
@@ -180,6 +182,7 @@ static int run_command(int argc, char **argv, const char *help, const char *defa
     bool done;
     int code = options_parse(argc, argv, help, &run.options, &done);
     if (done) {
+        options_free(&run.options);
         return code;
     }
     if (!run.options.prompt) {
@@ -187,10 +190,12 @@ static int run_command(int argc, char **argv, const char *help, const char *defa
     }
     if (!run.options.prompt) {
         complain("expected -q QUESTION; see candid %s --help", argv[0]);
+        options_free(&run.options);
         return EXIT_USAGE;
     }
     if (run.options.n_inputs == 0) {
         complain("expected at least one image or directory; see candid %s --help", argv[0]);
+        options_free(&run.options);
         return EXIT_USAGE;
     }
     code = run_images(&run);

@@ -38,7 +38,8 @@ struct run_options {
     int n_ctx, n_threads;
     candid_precision precision;
     candid_kv_type kv_type;
-    candid_generate_params generate;
+    candid_generate_params generate; /* .config is owned by `config` */
+    candid_config *config;           /* NULL: no method; options_free releases it */
     const char *stop[16];
     char **inputs; /* remaining arguments */
     int n_inputs;
@@ -47,6 +48,8 @@ struct run_options {
 /* Parses argv; on a problem prints it with the usage hint and returns EXIT_USAGE, on --help prints help and returns
  * EXIT_OK with *done = true. */
 int options_parse(int argc, char **argv, const char *help, struct run_options *out, bool *done);
+
+void options_free(struct run_options *o);
 
 /* Text of the option list for --help. */
 extern const char options_help[];
@@ -66,6 +69,9 @@ void paths_free(char **paths, size_t n_paths);
 /* Ctrl-C: the first one asks the running work to end, the second kills. */
 void interrupt_install(void);
 bool interrupt_requested(void *unused);
+
+/* One line per method: what it did, or why it did nothing. `interventions`: as in candid_result. */
+void print_interventions(FILE *to, const char *interventions);
 
 /* The speed line: image encode ms, prefill tok/s, decode tok/s, achieved GB/s, fingerprint. */
 void print_speed(FILE *to, const candid_stats *stats);

@@ -28,6 +28,9 @@ const char options_help[] =
     "  --repetition-penalty X  default 1: off\n"
     "  --seed N                of the sampler, default 0\n"
     "  --stop TEXT             end the answer at TEXT (may be repeated)\n"
+    "Mitigation (see candid methods):\n"
+    "  --config FILE           switch methods on by a JSON file, such as configs/vhr.json\n"
+    "  --set METHOD.OPTION=X   change one option, after the file (may be repeated); METHOD=true switches one on\n"
     "Output:\n"
     "  --jsonl FILE            append one JSON object per image, as each is done (- for stdout)\n"
     "  --resume                with --jsonl: skip the images FILE already holds\n"
@@ -55,6 +58,8 @@ enum {
     OPT_JSON,
     OPT_JSONL,
     OPT_RESUME,
+    OPT_CONFIG,
+    OPT_SET,
 };
 
 static const struct option long_options[] = {
@@ -77,6 +82,8 @@ static const struct option long_options[] = {
     {"json", required_argument, NULL, OPT_JSON},
     {"jsonl", required_argument, NULL, OPT_JSONL},
     {"resume", no_argument, NULL, OPT_RESUME},
+    {"config", required_argument, NULL, OPT_CONFIG},
+    {"set", required_argument, NULL, OPT_SET},
     {"prompt", required_argument, NULL, 'q'},
     {"question", required_argument, NULL, 'q'},
     {"verbose", no_argument, NULL, 'v'},
@@ -140,6 +147,33 @@ static bool parse_preprocess(const char *text, candid_preprocess *out) {
     return false;
 }
 
+/* --config and --set, in the order given. */
+static bool configure(const char *file, const char *assignment, struct run_options *o) {
+    candid_error error;
+    candid_status status = CANDID_OK;
+    if (file && o->config) {
+        complain("--config: expected one file, before any --set; methods of several files can be combined in one");
+        return false;
+    }
+    if (file) {
+        status = candid_config_load(file, &o->config, &error);
+    } else if (!o->config) {
+        status = candid_config_parse("{}", 2, "--set", &o->config, &error);
+    }
+    if (status == CANDID_OK && assignment) {
+        status = candid_config_set(o->config, assignment, &error);
+    }
+    if (status != CANDID_OK) {
+        complain("%s%s", assignment ? "--set: " : "", error.message);
+    }
+    return status == CANDID_OK;
+}
+
+void options_free(struct run_options *o) {
+    candid_config_free(o->config);
+    o->config = NULL;
+}
+
 /* One option; false after a complaint. */
 static bool apply(int option, const char *value, struct run_options *o) {
     candid_generate_params *g = &o->generate;
@@ -180,6 +214,8 @@ static bool apply(int option, const char *value, struct run_options *o) {
     case OPT_JSON: o->json = value; return true;
     case OPT_JSONL: o->jsonl = value; return true;
     case OPT_RESUME: o->resume = true; return true;
+    case OPT_CONFIG: return configure(value, NULL, o);
+    case OPT_SET: return configure(NULL, value, o);
     case 'q': o->prompt = value; return true;
     case 'v': o->verbose = true; return true;
     default: return false; /* getopt has complained */
@@ -216,6 +252,7 @@ int options_parse(int argc, char **argv, const char *help, struct run_options *o
     }
     o->generate.stop = o->stop;
     o->generate.conversation = o->conversation;
+    o->generate.config = o->config;
     o->inputs = argv + optind;
     o->n_inputs = argc - optind;
     *done = false;

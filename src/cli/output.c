@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/crc32.h"
+#include "interventions/config.h"
 
 struct output {
     const char *path;
@@ -41,6 +42,10 @@ static void run_id(const struct run_options *o, char id[9]) {
     }
     for (size_t i = 0; i < g->n_stop; i++) {
         crc = crc32_update(crc, g->stop[i], strlen(g->stop[i]) + 1);
+    }
+    if (o->config) {
+        const uint32_t checksum = config_checksum(o->config);
+        crc = crc32_update(crc, &checksum, sizeof checksum);
     }
     snprintf(id, 9, "%08x", crc);
 }
@@ -250,6 +255,10 @@ static cJSON *to_json(const struct output *out, const struct run_options *o, con
     cJSON_AddNumberToObject(item, "prefill_ms", r->stats.prefill_ms);
     cJSON_AddNumberToObject(item, "decode_ms", r->stats.decode_ms);
     cJSON_AddStringToObject(item, "fingerprint", fingerprint);
+    if (o->config) {
+        cJSON_AddItemToObject(item, "config", config_resolved(o->config));
+        cJSON_AddRawToObject(item, "interventions", r->interventions);
+    }
     return item;
 }
 

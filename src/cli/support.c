@@ -1,4 +1,5 @@
 /* Helpers of the commands: model opening, input lists, interrupts, the speed line. */
+#include <cJSON.h>
 #include <dirent.h>
 #include <errno.h>
 #include <signal.h>
@@ -173,4 +174,39 @@ void print_speed(FILE *to, const candid_stats *s) {
             "image encode %.1f ms | prefill %d tokens, %.1f tok/s | decode %d tokens, %.1f tok/s, %.2f GB/s | "
             "fingerprint %08x\n",
             s->encode_ms, s->n_prompt, prefill, s->n_generated, decode, bandwidth, s->fingerprint);
+}
+
+/* "layers [2,3]", "heads_scaled 12": numbers as they are, long lists by their length. */
+static void print_value(FILE *to, const cJSON *item) {
+    if (cJSON_IsNumber(item)) {
+        fprintf(to, "%.4g", item->valuedouble);
+    } else if (cJSON_IsArray(item) && cJSON_GetArraySize(item) > 8) {
+        fprintf(to, "(%d)", cJSON_GetArraySize(item));
+    } else {
+        char *text = cJSON_PrintUnformatted(item);
+        fputs(text ? text : "", to);
+        cJSON_free(text);
+    }
+}
+
+void print_interventions(FILE *to, const char *interventions) {
+    cJSON *all = cJSON_Parse(interventions);
+    for (const cJSON *one = all ? all->child : NULL; one; one = one->next) {
+        const char *why = cJSON_GetStringValue(cJSON_GetObjectItem(one, "why"));
+        fprintf(to, "%s: ", one->string);
+        if (!cJSON_IsTrue(cJSON_GetObjectItem(one, "active"))) {
+            fprintf(to, "did nothing: %s", why ? why : "");
+        }
+        bool first = true;
+        for (const cJSON *item = one->child; item; item = item->next) {
+            if (strcmp(item->string, "active") == 0 || strcmp(item->string, "why") == 0 || why) {
+                continue;
+            }
+            fprintf(to, "%s%s ", first ? "" : ", ", item->string);
+            print_value(to, item);
+            first = false;
+        }
+        fputc('\n', to);
+    }
+    cJSON_Delete(all);
 }

@@ -18,7 +18,10 @@ struct generation {
     struct kv_seq *seq; /* empty sequence with its layout still empty */
     const struct prompt *prompt;
     const struct image_span *images; /* by number of the image */
-    const float *visual_tokens;      /* device (tokens of all images, n_embd), image after image */
+    const float *visual_tokens;      /* device (tokens of all images, n_embd), image after image, raster order */
+    struct backend *backend;
+    struct plan *plan;               /* what methods do, or NULL */
+    const struct token_list *forced; /* answer with these tokens instead of the sampler's, or NULL */
     struct sampler *sampler;
     int max_new_tokens;              /* >= 1; prompt + max_new_tokens fit in the context */
     struct text_stream *stream;      /* receives the text */

@@ -107,7 +107,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
 }
 
 static const char *const columns[] = {"vhd", "image_attention", NULL};
-static const struct option options[] = {
+static const struct method_option options[] = {
     {"beta", OPTION_FLOAT, "0.4", NULL, NULL, 0, 1, NULL, "What sinks keep of their attention. 1 changes nothing."},
     {"threshold", OPTION_FLOAT, "0.1", NULL, NULL, 0, 1, NULL,
      "A position is a sink of a head when the mean attention of the rows that see it exceeds this (0.15 in one "

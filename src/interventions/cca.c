@@ -60,7 +60,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
 }
 
 static const char *const modes[] = {"rings", "reverse_raster", NULL};
-static const struct option options[] = {
+static const struct method_option options[] = {
     {"mode", OPTION_CHOICE, "\"rings\"", NULL, NULL, 0, 0, modes,
      "rings: the method. reverse_raster: the pilot study's order, image token i at the place of the last but i."},
 };

@@ -114,7 +114,7 @@ static candid_status choice_copy(const struct choice *from, struct choice *out, 
 static candid_status resolve(const struct method *m, const struct choice *c, cJSON **out, candid_error *error) {
     cJSON *values = cJSON_CreateObject();
     for (int i = 0; values && i < m->n_options; i++) {
-        const struct option *o = &m->options[i];
+        const struct method_option *o = &m->options[i];
         const cJSON *given = cJSON_GetObjectItemCaseSensitive(c->given, o->name);
         cJSON *value = given ? cJSON_Duplicate(given, true) : cJSON_Parse(option_default(o, c->preset));
         if (!value || !cJSON_AddItemToObject(values, o->name, value)) {
@@ -140,7 +140,7 @@ static candid_status commit(struct entry *e, const struct method *m, struct choi
     return status;
 }
 
-static const struct option *find_option(const struct method *m, const char *name) {
+static const struct method_option *find_option(const struct method *m, const char *name) {
     for (int i = 0; i < m->n_options; i++) {
         if (strcmp(m->options[i].name, name) == 0) {
             return &m->options[i];
@@ -195,7 +195,7 @@ static candid_status absolute_path(cJSON *value, candid_error *error) {
     return status;
 }
 
-static candid_status keep_value(struct choice *c, const struct option *o, const cJSON *value, bool make_absolute,
+static candid_status keep_value(struct choice *c, const struct method_option *o, const cJSON *value, bool make_absolute,
                                 candid_error *error) {
     cJSON *copy = cJSON_Duplicate(value, true);
     if (!copy) {
@@ -229,7 +229,7 @@ static candid_status read_key(const struct candid_config *config, const struct m
     if (strcmp(key, "comment") == 0 || strcmp(key, "source") == 0) {
         return cJSON_IsString(value) ? CANDID_OK : reject_value(at, key, "a string", value);
     }
-    const struct option *o = find_option(m, key);
+    const struct method_option *o = find_option(m, key);
     if (!o) {
         return unknown_option(at, m, key);
     }
@@ -467,7 +467,7 @@ candid_status config_load(const struct method *const *table, const char *path, s
 
 /* The right side as JSON, or as plain text where only that fits: option o, NULL when the left side is no option. The
  * caller deletes it; NULL: out of memory. */
-static cJSON *assigned_value(const char *text, const struct option *o) {
+static cJSON *assigned_value(const char *text, const struct method_option *o) {
     cJSON *value = cJSON_ParseWithOpts(text, NULL, true);
     if (value && (!o || option_accepts(o, value, NULL))) {
         return value;

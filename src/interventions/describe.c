@@ -31,7 +31,7 @@ static void write_wrapped(const char *text, int indent, FILE *to) {
     fputc('\n', to);
 }
 
-static const char *other_default(const struct option *o, enum preset preset) {
+static const char *other_default(const struct method_option *o, enum preset preset) {
     const char *text = option_default(o, preset);
     return strcmp(text, o->recommended) == 0 ? NULL : text;
 }
@@ -57,7 +57,7 @@ void method_write(const struct method *m, FILE *to) {
     }
     fprintf(to, m->n_options ? "\nOptions\n" : "\nIt has no options.\n");
     for (int i = 0; i < m->n_options; i++) {
-        const struct option *o = &m->options[i];
+        const struct method_option *o = &m->options[i];
         const char *paper = other_default(o, PRESET_PAPER), *code = other_default(o, PRESET_CODE);
         char expected[OPTION_EXPECTED];
         fprintf(to, "  %s: %s\n    default %s", o->name, option_expected(o, false, expected), o->recommended);
@@ -91,7 +91,7 @@ static void write_section(const struct method *m, FILE *to) {
     }
     fputs("\n| option | value | recommended | paper | code | meaning |\n|---|---|---|---|---|---|\n", to);
     for (int i = 0; i < m->n_options; i++) {
-        const struct option *o = &m->options[i];
+        const struct method_option *o = &m->options[i];
         char expected[OPTION_EXPECTED];
         fprintf(to, "| `%s` | ", o->name);
         write_cell(option_expected(o, false, expected), to);

@@ -41,7 +41,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
 }
 
 static const char *const columns[] = {"vhd", "image_attention", NULL};
-static const struct option options[] = {
+static const struct method_option options[] = {
     {"scale", OPTION_FLOAT, "0", NULL, NULL, -100, 100, NULL,
      "Factor on the heads' output: 0 masks them, 1 changes nothing."},
     {"heads", OPTION_HEADS, "null", NULL, NULL, 0, 4096, NULL, "The heads."},

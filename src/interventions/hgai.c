@@ -26,7 +26,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
     return CANDID_OK;
 }
 
-static const struct option options[] = {
+static const struct method_option options[] = {
     {"alpha", OPTION_FLOAT, "0.5", NULL, NULL, 0, 100, NULL, "Factor on the heads' mean magnitude. 0 changes nothing."},
     {"layers", OPTION_LAYERS, "\"5-18\"", NULL, NULL, 0, 0, NULL, "Layers edited; 5 to 18 of LLaVA-1.5-7B's 32."},
 };

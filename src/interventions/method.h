@@ -25,7 +25,7 @@ enum option_type {
 };
 
 /* One option. Values are JSON text, so that a table reads like a config file. */
-struct option {
+struct method_option {
     const char *name;
     enum option_type type;
     const char *recommended;    /* the default */
@@ -89,7 +89,7 @@ struct method {
     const char *edits;    /* what it changes, one sentence naming the sites */
     const char *cost;     /* one sentence */
     const char *citation; /* authors, title, venue, arXiv id; repository */
-    const struct option *options;
+    const struct method_option *options;
     int n_options;
 
     /* May be NULL: needs nothing. */

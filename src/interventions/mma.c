@@ -33,7 +33,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
     return CANDID_OK;
 }
 
-static const struct option options[] = {
+static const struct method_option options[] = {
     {"keep_last", OPTION_INT, "0", NULL, NULL, 0, 1e6, NULL,
      "Last tokens of the prompt that image tokens do not see, such as those of the assistant marker. The released "
      "program "

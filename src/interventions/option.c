@@ -12,12 +12,12 @@
 const char *const preset_names[PRESET_COUNT] = {"recommended", "paper", "code"};
 const char *const builtin_keys[] = {"preset", "enabled", "comment", "source", NULL};
 
-const char *option_default(const struct option *o, enum preset preset) {
+const char *option_default(const struct method_option *o, enum preset preset) {
     const char *own = preset == PRESET_PAPER ? o->paper : preset == PRESET_CODE ? o->code : NULL;
     return own ? own : o->recommended;
 }
 
-bool option_has_default(const struct option *o, const char *json) {
+bool option_has_default(const struct method_option *o, const char *json) {
     for (int p = 0; p < PRESET_COUNT; p++) {
         if (strcmp(option_default(o, (enum preset)p), json) == 0) {
             return true;
@@ -26,7 +26,7 @@ bool option_has_default(const struct option *o, const char *json) {
     return false;
 }
 
-bool option_admits_null(const struct option *o) {
+bool option_admits_null(const struct method_option *o) {
     return o->type == OPTION_INTS || o->type == OPTION_HEADS || o->type == OPTION_PATH || option_has_default(o, "null");
 }
 
@@ -42,7 +42,7 @@ static bool is_int_within(const cJSON *item, double min, double max) {
     return json_is_int(item, INT32_MIN, INT32_MAX, &v) && (double)v >= min && (double)v <= max;
 }
 
-static bool list_accepts(const struct option *o, const cJSON *list, int *element) {
+static bool list_accepts(const struct method_option *o, const cJSON *list, int *element) {
     if (!cJSON_IsArray(list)) {
         return false;
     }
@@ -58,7 +58,7 @@ static bool list_accepts(const struct option *o, const cJSON *list, int *element
     return true;
 }
 
-static bool is_choice(const struct option *o, const char *text) {
+static bool is_choice(const struct method_option *o, const char *text) {
     for (const char *const *c = o->choices; text && *c; c++) {
         if (strcmp(*c, text) == 0) {
             return true;
@@ -67,7 +67,7 @@ static bool is_choice(const struct option *o, const char *text) {
     return false;
 }
 
-bool option_accepts(const struct option *o, const cJSON *value, int *element) {
+bool option_accepts(const struct method_option *o, const cJSON *value, int *element) {
     int unused;
     element = element ? element : &unused;
     *element = -1;
@@ -92,7 +92,7 @@ bool option_accepts(const struct option *o, const cJSON *value, int *element) {
 }
 
 /* "from 0 to 1", "of at least 0", "" */
-static const char *range_text(const struct option *o, char buffer[80]) {
+static const char *range_text(const struct method_option *o, char buffer[80]) {
     buffer[0] = '\0';
     if (isfinite(o->min) && isfinite(o->max)) {
         snprintf(buffer, 80, " from %.12g to %.12g", o->min, o->max);
@@ -104,7 +104,7 @@ static const char *range_text(const struct option *o, char buffer[80]) {
     return buffer;
 }
 
-const char *option_expected(const struct option *o, bool element, char buffer[OPTION_EXPECTED]) {
+const char *option_expected(const struct method_option *o, bool element, char buffer[OPTION_EXPECTED]) {
     const char *or_null = option_admits_null(o) ? " or null" : "";
     char range[80];
     range_text(o, range);
@@ -146,7 +146,7 @@ static bool is_key(const char *name) {
     return name && name[0] && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == strlen(name);
 }
 
-static candid_status check_option(const struct method *m, const struct option *o, candid_error *error) {
+static candid_status check_option(const struct method *m, const struct method_option *o, candid_error *error) {
     const bool numbers = o->type == OPTION_INT || o->type == OPTION_FLOAT || o->type == OPTION_INTS;
     if (!o->recommended || !o->doc || !o->doc[0] || (o->type == OPTION_CHOICE && (!o->choices || !o->choices[0]))) {
         return fail(error, CANDID_ERROR_INTERNAL, "option %s.%s: expected recommended value, doc and choices", m->name,

@@ -14,19 +14,19 @@ extern const char *const preset_names[PRESET_COUNT];
 extern const char *const builtin_keys[];
 
 /* JSON text of the value that a preset gives the option. */
-const char *option_default(const struct option *o, enum preset preset);
+const char *option_default(const struct method_option *o, enum preset preset);
 
 /* Whether one of the option's defaults is this JSON text: "null" and "\"auto\"" are admitted where they are a default.
  */
-bool option_has_default(const struct option *o, const char *json);
-bool option_admits_null(const struct option *o);
+bool option_has_default(const struct method_option *o, const char *json);
+bool option_admits_null(const struct method_option *o);
 
 /* Whether `value` is admitted. If not, *element (may be NULL) tells which element of a list is wrong, -1: all of it. */
-bool option_accepts(const struct option *o, const cJSON *value, int *element);
+bool option_accepts(const struct method_option *o, const cJSON *value, int *element);
 
 /* What is admitted, such as `a number from 0 to 1`; with `element`, in a list. Returns buffer. */
 #define OPTION_EXPECTED 200
-const char *option_expected(const struct option *o, bool element, char buffer[OPTION_EXPECTED]);
+const char *option_expected(const struct method_option *o, bool element, char buffer[OPTION_EXPECTED]);
 
 /* Checks a NULL-terminated table as its users rely on it: names unique and not taken, texts present, ranges not empty,
  * every default valid. A failure is a CANDID_ERROR_INTERNAL that names method and option. */

@@ -27,7 +27,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
     return CANDID_OK;
 }
 
-static const struct option options[] = {
+static const struct method_option options[] = {
     {"alpha", OPTION_FLOAT, "0.5", NULL, NULL, 0, 100, NULL,
      "Scores of image tokens grow by alpha times their magnitude. Paper: 0.5 for LLaVA, 0.6 Shikra, 0.2 MiniGPT-4. 0 "
      "changes "

@@ -42,6 +42,9 @@ static void mark_largest(const float *values, int n, int count, uint8_t mark, ui
 }
 
 int paint_select(const float *summary_score, const float *local_score, int n, int n_local, uint8_t *cells) {
+    if (n < 1) {
+        return 0;
+    }
     float *sorted = malloc((size_t)n * sizeof *sorted);
     uint8_t *summary = calloc((size_t)n, 1);
     int n_summary = -1;
@@ -156,7 +159,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
     return CANDID_OK;
 }
 
-static const struct option options[] = {
+static const struct method_option options[] = {
     {"alpha", OPTION_FLOAT, "0.5", "0.5", "0.9", 0, 100, NULL,
      "Boost of local tokens. The released script's 0.9 yields captions of six words."},
     {"beta", OPTION_FLOAT, "0.3", NULL, NULL, 0, 100, NULL, "Boost of summary tokens."},

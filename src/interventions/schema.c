@@ -55,7 +55,7 @@ static void add_type(struct builder *b, cJSON *object, const char *name, bool or
     add(b, object, "type", or_null ? cJSON_CreateStringArray(names, 2) : cJSON_CreateString(name));
 }
 
-static void add_choices(struct builder *b, cJSON *object, const struct option *o) {
+static void add_choices(struct builder *b, cJSON *object, const struct method_option *o) {
     cJSON *list = cJSON_CreateArray();
     for (const char *const *c = o->choices; list && *c; c++) {
         b->failed |= !cJSON_AddItemToArray(list, cJSON_CreateString(*c));
@@ -66,7 +66,7 @@ static void add_choices(struct builder *b, cJSON *object, const struct option *o
     add(b, object, "enum", list);
 }
 
-static void add_constraints(struct builder *b, cJSON *object, const struct option *o) {
+static void add_constraints(struct builder *b, cJSON *object, const struct method_option *o) {
     const bool or_null = option_admits_null(o);
     cJSON *items;
     switch (o->type) {
@@ -107,7 +107,7 @@ static void add_constraints(struct builder *b, cJSON *object, const struct optio
     }
 }
 
-static void add_option(struct builder *b, cJSON *properties, const struct option *o) {
+static void add_option(struct builder *b, cJSON *properties, const struct method_option *o) {
     cJSON *object = add_object(b, properties, o->name);
     add_text(b, object, "description", o->doc);
     add_constraints(b, object, o);

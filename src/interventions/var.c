@@ -13,6 +13,7 @@
  * whole process; the former is an option here, the latter is not.
  */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -176,7 +177,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
 
 static const char *const eps_modes[] = {"per_element", "once", NULL};
 static const char *const roundings[] = {"f32", "f16", NULL};
-static const struct option options[] = {
+static const struct method_option options[] = {
     {"tau", OPTION_FLOAT, "0", "20", "20", 0, 1e6, NULL,
      "A token is a sink when phi exceeds this. 0: the value calibrated for the model, else 20."},
     {"rho", OPTION_FLOAT, "0.5", NULL, NULL, 0, 1, NULL,

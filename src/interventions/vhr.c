@@ -197,7 +197,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
 static const char *const distances[] = {"sq", "l2", NULL};
 static const char *const row_choices[] = {"all", "last", NULL};
 static const char *const measures[] = {"layerwise", "unreinforced", NULL};
-static const struct option options[] = {
+static const struct method_option options[] = {
     {"alpha", OPTION_FLOAT, "2", NULL, NULL, 0, 100, NULL,
      "Factor on the selected heads' output. 1 changes nothing; above 3 the paper sees the text collapse."},
     {"layers", OPTION_LAYERS, "\"auto\"", NULL, NULL, 0, 0, NULL,

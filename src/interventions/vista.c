@@ -109,7 +109,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
 }
 
 static const char *const sites[] = {"mlp", "residual", NULL};
-static const struct option options[] = {
+static const struct method_option options[] = {
     {"lambda", OPTION_FLOAT, "0.17", NULL, NULL, 0, 100, NULL,
      "Strength of steering. Task dependent: 0.17 for captions, 0.01 for yes/no questions (POPE) in the released "
      "scripts. 0: off."},

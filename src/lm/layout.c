@@ -121,6 +121,11 @@ int grid_rings(int h, int w) {
     return ((h < w ? h : w) + 1) / 2;
 }
 
+int grid_ring_end(int ring, int h, int w) {
+    const int inner_h = h - 2 * (ring + 1), inner_w = w - 2 * (ring + 1);
+    return h * w - (inner_h > 0 && inner_w > 0 ? inner_h * inner_w : 0);
+}
+
 void grid_cells(enum image_order order, int h, int w, int *cells) {
     int n = 0;
     for (int ring = 0; order == IMAGE_RINGS && ring < grid_rings(h, w); ring++) {

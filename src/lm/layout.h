@@ -72,6 +72,9 @@ int grid_ring(int y, int x, int h, int w);
 /* Number of rings: half the shorter side, rounded up. */
 int grid_rings(int h, int w);
 
+/* Number of cells in rings 0..ring. */
+int grid_ring_end(int ring, int h, int w);
+
 /* cells[i] = raster index y * w + x of the i-th token of an h×w grid in the given order; [h * w]. */
 void grid_cells(enum image_order order, int h, int w, int *cells);
 

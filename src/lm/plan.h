@@ -122,9 +122,9 @@ struct plan {
     bool whole_prompt;           /* a probe or mask needs all rows of the prompt in one pass */
     enum image_order order;
     int unlock_begin, unlock_end; /* image rows also see prompt positions [begin, end); end 0: causal */
-    int n_prompt;      /* positions of the prompt */
-    uint8_t *row_sets; /* [n_prompt] set of enum plan_rows */
-    void **owned;      /* memory to free with the plan */
+    int n_prompt;                 /* positions of the prompt */
+    uint8_t *row_sets;            /* [n_prompt] set of enum plan_rows */
+    void **owned;                 /* memory to free with the plan */
     int n_owned, owned_capacity;
 };
 

@@ -30,6 +30,7 @@ struct clip {
     float *columns;  /* (n_patches, 3*patch*patch) */
     float *observed; /* for observers, grown on demand */
     size_t observed_count;
+    const struct clip_taps *taps; /* or NULL */
 };
 
 static candid_status device_floats(struct clip *c, int rows, int columns, float **out, candid_error *error) {
@@ -147,6 +148,32 @@ static void activate(struct clip *c, float *x, size_t n) {
     }
 }
 
+void clip_tap(struct clip *c, const struct clip_taps *taps) {
+    c->taps = taps;
+}
+
+/* The class token's attention in block l, if somebody watches it. */
+static candid_status fill_taps(struct clip *c, int l, candid_error *error) {
+    const struct clip_weights *w = c->w;
+    const size_t n = (size_t)c->n_tokens;
+    for (int t = 0; c->taps && t < c->taps->n; t++) {
+        if (c->taps->blocks[t] != l) {
+            continue;
+        }
+        TRY(observed_room(c, (size_t)w->n_head * n, error));
+        TRY(c->b->ops->attend_row(c->b, c->q, c->k, c->observed, c->n_tokens, w->n_head, w->head_dim,
+                                  1.0f / sqrtf((float)w->head_dim), error));
+        float *of_cls = c->taps->of_cls + (size_t)t * (n - 1);
+        memset(of_cls, 0, (n - 1) * sizeof *of_cls);
+        for (int head = 0; head < w->n_head; head++) {
+            for (size_t i = 0; i + 1 < n; i++) {
+                of_cls[i] += c->observed[(size_t)head * n + i + 1];
+            }
+        }
+    }
+    return CANDID_OK;
+}
+
 /* Pre-LN transformer block l on all tokens. */
 static candid_status run_layer(struct clip *c, int l, const struct observer *o, candid_error *error) {
     const struct clip_weights *w = c->w;
@@ -163,6 +190,7 @@ static candid_status run_layer(struct clip *c, int l, const struct observer *o, 
     TRY(op->linear(b, c->normed, n, n_embd, qkv, 3, error));
 
     /* site: vision.attention */
+    TRY(fill_taps(c, l, error));
     float *probs = NULL;
     if (observes(o, SITE_VISION_ATTENTION)) {
         TRY(observed_room(c, (size_t)n * (size_t)w->n_head * (size_t)n, error));

@@ -145,6 +145,10 @@ void visual_free(struct visual *v) {
     }
 }
 
+void visual_tap(struct visual *v, const struct clip_taps *taps) {
+    clip_tap(v->clip, taps);
+}
+
 /* ---- encoding ---- */
 
 /* Encodes the pixels at hand. */
@@ -192,6 +196,7 @@ static candid_status encode_anyres(struct visual *v, const struct candid_image *
     const size_t n_embd = (size_t)v->n_embd_lm;
     const struct image_view whole = {.width = size, .height = size};
     TRY(encode_view(v, image, &whole, tokens, observer, load_ms, encode_ms, error));
+    clip_tap(v->clip, NULL);
     float *rows = tokens + (size_t)v->w->grid * (size_t)v->w->grid * n_embd;
     for (int r = 0; r < p->tile_rows; r++) {
         for (int c = 0; c < p->tile_cols; c++) {

@@ -34,6 +34,9 @@ candid_status visual_create(const struct clip_weights *w, int n_embd_lm, struct 
                             candid_error *error);
 void visual_free(struct visual *v);
 
+/* From now on the first view of an image fills *taps. NULL: no longer. */
+void visual_tap(struct visual *v, const struct clip_taps *taps);
+
 /* Writes plan->span.n_tokens tokens (n_tokens, n_embd_lm) to device memory. Adds the time of preprocessing and of
  * encoding to *load_ms and *encode_ms. observer may be NULL. */
 candid_status visual_encode(struct visual *v, const struct candid_image *image, const struct visual_plan *plan,

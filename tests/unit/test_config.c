@@ -371,7 +371,7 @@ static void tables(void **state) {
         fail_msg("%s", error.message);
     }
     static const struct {
-        struct option option;
+        struct method_option option;
         const char *part;
     } cases[] = {
         {{.name = "preset", .type = OPTION_BOOL, .recommended = "true", .doc = "d"}, "taken"},

@@ -65,12 +65,12 @@ def tensors_of(state):
     return out
 
 
-def keys_of(tok):
+def keys_of(tok, cca=False):
     """GGUF key-value pairs."""
     u, f, s, b = (lambda v: (gg.U32, v)), (lambda v: (gg.F32, v)), (lambda v: (gg.STRING, v)), (lambda v: (gg.BOOL, v))
     floats = lambda v: (gg.ARRAY, (gg.F32, list(v)))
     keys = {
-        "general.architecture": s("llama"), "general.name": s("candid-demo"), "general.file_type": u(1),
+        "general.architecture": s("llama"), "general.name": s("candid-demo-cca" if cca else "candid-demo"), "general.file_type": u(1),
         "general.description": s("Toy LLaVA-shaped model on emoji scenes; proves the pipeline, says nothing about LLaVA"),
         "candid.conversation": s(CONVERSATION),
         "llama.context_length": u(512), "llama.embedding_length": u(TEXT["width"]),
@@ -94,13 +94,15 @@ def keys_of(tok):
         "clip.vision.image_mean": floats(CLIP_MEAN), "clip.vision.image_std": floats(CLIP_STD),
         "clip.vision.image_aspect_ratio": s("pad"), "clip.vision.mm_patch_merge_type": s("flat"),
     }
+    if cca:
+        keys["candid.trained_with"] = s("cca")
     return keys
 
 
 def load_gguf(path):
     """The PyTorch model (without trained heads) with exactly the weights stored in a GGUF file."""
-    _, tensors = gg.read(path)
-    model = DemoModel(tensors["token_embd.weight"].shape[0], len(scenes.NAMES))
+    keys, tensors = gg.read(path)
+    model = DemoModel(tensors["token_embd.weight"].shape[0], len(scenes.NAMES), "candid.trained_with" in keys)
     state = model.state_dict()
     for name in state:
         target = gguf_name(name)
@@ -116,8 +118,9 @@ def main():
     ap.add_argument("checkpoint")
     ap.add_argument("out")
     args = ap.parse_args()
-    state = torch.load(args.checkpoint, map_location="cpu")["model"]
-    gg.write(args.out, keys_of(tokenizer.Tokenizer()), tensors_of(state))
+    checkpoint = torch.load(args.checkpoint, map_location="cpu")
+    state = checkpoint["model"]
+    gg.write(args.out, keys_of(tokenizer.Tokenizer(), checkpoint["args"].get("cca", False)), tensors_of(state))
     print(args.out, os.path.getsize(args.out), "bytes")
     for name, value in load_gguf(args.out).state_dict().items():     # read back and compare
         if gguf_name(name):

@@ -1,0 +1,184 @@
+/* Compilation of the active methods, checks of what they ask for together, and the report. */
+#include "interventions/interventions.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/status.h"
+
+static bool active(const struct candid_config *config, const char *name) {
+    struct settings s;
+    const struct method *m = method_find(name);
+    return m && config_method(config, m, &s);
+}
+
+static candid_status check_together(const struct candid_config *config, candid_error *error) {
+    if (active(config, "cca") && active(config, "mma")) {
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "cca and mma contradict each other: both define which keys an image token sees; switch one off");
+    }
+    return CANDID_OK;
+}
+
+static candid_status want_block(struct method_needs *needs, int block, const struct model_facts *facts,
+                                const char *method, candid_error *error) {
+    for (int i = 0; i < needs->n_vision_blocks; i++) {
+        if (needs->vision_blocks[i] == block) {
+            return CANDID_OK;
+        }
+    }
+    if (block < 0 || block >= facts->n_vision_blocks) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "%s: the image encoder runs blocks 0 to %d, block %d was asked for",
+                    method, facts->n_vision_blocks - 1, block);
+    }
+    if (needs->n_vision_blocks == (int)(sizeof needs->vision_blocks / sizeof *needs->vision_blocks)) {
+        return fail(error, CANDID_ERROR_UNSUPPORTED, "%s: more blocks of the image encoder are asked for than are kept",
+                    method);
+    }
+    needs->vision_blocks[needs->n_vision_blocks++] = block;
+    return CANDID_OK;
+}
+
+candid_status interventions_needs(const struct candid_config *config, const struct model_facts *facts,
+                                  struct method_needs *needs, candid_error *error) {
+    *needs = (struct method_needs){0};
+    TRY(check_together(config, error));
+    for (const struct method *const *m = methods; *m; m++) {
+        struct settings s;
+        struct method_needs own = {0};
+        if (!(*m)->needs || !config_method(config, *m, &s)) {
+            continue;
+        }
+        (*m)->needs(&s, facts, &own);
+        needs->order = own.order != IMAGE_RASTER ? own.order : needs->order;
+        for (int i = 0; facts->n_vision_blocks > 0 && i < own.n_vision_blocks; i++) {
+            TRY(want_block(needs, own.vision_blocks[i], facts, (*m)->name, error));
+        }
+    }
+    return CANDID_OK;
+}
+
+static int count_active(const struct candid_config *config) {
+    int n = 0;
+    struct settings s;
+    for (const struct method *const *m = methods; *m; m++) {
+        n += config_method(config, *m, &s);
+    }
+    return n;
+}
+
+static void warn_together(const struct candid_config *config, const struct logger *log) {
+    if (active(config, "pai") && active(config, "paint")) {
+        log_write(log, CANDID_LOG_WARN, "pai and paint both raise the scores of image tokens: the boosts multiply");
+    }
+}
+
+candid_status interventions_compile(const struct candid_config *config, const struct model_facts *facts,
+                                    const struct layout *prompt, const struct vision_tap *taps, int n_images,
+                                    int n_taps, const struct logger *log, struct plan **out, candid_error *error) {
+    *out = NULL;
+    const int n = count_active(config);
+    if (n == 0) {
+        return CANDID_OK;
+    }
+    TRY(check_together(config, error));
+    warn_together(config, log);
+    struct plan *plan = NULL;
+    TRY(plan_create(facts->n_layer, facts->n_head, facts->n_embd, prompt, &plan, error));
+    plan->notes = calloc((size_t)n, sizeof *plan->notes);
+    candid_status status = plan->notes ? CANDID_OK : fail_memory(error, "a plan", (size_t)n * sizeof *plan->notes);
+    for (const struct method *const *m = methods; status == CANDID_OK && *m; m++) {
+        struct settings s;
+        if (config_method(config, *m, &s)) {
+            struct plan_note *note = &plan->notes[plan->n_notes++];
+            note->method = *m;
+            struct compile_job job = {.facts = facts,
+                                      .layout = prompt,
+                                      .taps = taps,
+                                      .n_images = n_images,
+                                      .n_taps = n_taps,
+                                      .plan = plan,
+                                      .log = log,
+                                      .method = *m,
+                                      .idle = note->idle};
+            status = (*m)->compile(&s, &job, error);
+        }
+    }
+    if (status != CANDID_OK) {
+        plan_free(plan);
+        return status;
+    }
+    plan->whole_prompt = plan->whole_prompt || plan->companions[ROLE_TEXT_ONLY] || plan->companions[ROLE_PLAIN];
+    *out = plan;
+    return CANDID_OK;
+}
+
+/* ---- report -------------------------------------------------------------------------------------- */
+
+static void add_steps(const struct plan *plan, const struct method *method, cJSON *out, int64_t *done) {
+    int64_t looked = 0, in_prompt = 0;
+    double moved = 0.0;
+    bool moves = false, edits = false;
+    bool *layers = calloc((size_t)plan->n_layer, sizeof *layers);
+    for (int i = 0; i < plan->n_steps; i++) {
+        const struct plan_step *step = &plan->steps[i];
+        if (step->owner != method || step->kind >= PLAN_PROBE_PEAKS) {
+            continue;
+        }
+        edits = true;
+        *done += step->rows_done;
+        in_prompt += step->prompt_rows;
+        looked += step->rows_looked;
+        moved += step->moved;
+        moves = moves || (step->kind == PLAN_ATTENTION && step->edit.kind == EDIT_PROBS_MOVE);
+        for (int l = 0; layers && l < plan->n_layer; l++) {
+            layers[l] = layers[l] || step->layers[l];
+        }
+    }
+    if (edits) {
+        cJSON *list = cJSON_AddArrayToObject(out, "layers");
+        for (int l = 0; layers && l < plan->n_layer; l++) {
+            if (layers[l]) {
+                cJSON_AddItemToArray(list, cJSON_CreateNumber(l));
+            }
+        }
+        cJSON_AddNumberToObject(out, "edits", (double)*done);
+        cJSON_AddNumberToObject(out, "edits_in_prompt", (double)in_prompt);
+        if (looked > 0) {
+            cJSON_AddNumberToObject(out, "head_rows_looked_at", (double)looked);
+        }
+        if (moves) {
+            cJSON_AddNumberToObject(out, "mean_mass_moved", *done > 0 ? moved / (double)*done : 0.0);
+        }
+    }
+    free(layers);
+}
+
+static bool changes_positions(const struct plan *plan, const struct method *method) {
+    return (plan->order != IMAGE_RASTER && strcmp(method->name, "cca") == 0) ||
+           (plan->unlock_end > 0 && strcmp(method->name, "mma") == 0);
+}
+
+cJSON *interventions_report(const struct plan *plan) {
+    cJSON *all = cJSON_CreateObject();
+    for (int i = 0; plan && all && i < plan->n_notes; i++) {
+        const struct plan_note *note = &plan->notes[i];
+        cJSON *one = cJSON_AddObjectToObject(all, note->method->name);
+        int64_t done = 0;
+        cJSON *state = cJSON_AddBoolToObject(one, "active", true);
+        add_steps(plan, note->method, one, &done);
+        if (note->report) {
+            note->report(plan, note, one);
+        }
+        if (done == 0 && !changes_positions(plan, note->method)) {
+            cJSON_ReplaceItemInObject(one, "active", cJSON_CreateFalse());
+            if (!cJSON_GetObjectItem(one, "why")) {
+                cJSON_AddStringToObject(one, "why", note->idle[0] ? note->idle : "no row met its conditions");
+            }
+        } else {
+            cJSON_DeleteItemFromObject(one, "why");
+        }
+        (void)state;
+    }
+    return all;
+}

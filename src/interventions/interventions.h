@@ -1,0 +1,39 @@
+/*
+ * From a configuration to a plan, and from a plan to a report of what it did.
+ */
+#ifndef CANDID_INTERVENTIONS_INTERVENTIONS_H
+#define CANDID_INTERVENTIONS_INTERVENTIONS_H
+
+#include "core/log.h"
+#include "interventions/config.h"
+#include "interventions/method.h"
+#include "model/weights.h"
+
+/* The table of known models (configs/models.json), parsed. */
+struct known_models;
+candid_status known_models_load(struct known_models **out, candid_error *error);
+void known_models_free(struct known_models *known);
+
+/* Fills *facts for a model; clip may be NULL. What facts refer to must live as long as they. */
+void model_facts_fill(struct model_facts *facts, const char *name, const struct llama_weights *llama,
+                      const struct clip_weights *clip, const struct known_models *known);
+
+/* What the active methods need before images are encoded. Contradictions between methods are errors. */
+candid_status interventions_needs(const struct candid_config *config, const struct model_facts *facts,
+                                  struct method_needs *needs, candid_error *error);
+
+/*
+ * The plan of a prompt. *out is NULL where no method is active; otherwise owned by the caller: plan_free. taps:
+ * (n_images, n_taps), as needs.vision_blocks asked.
+ */
+candid_status interventions_compile(const struct candid_config *config, const struct model_facts *facts,
+                                    const struct layout *prompt, const struct vision_tap *taps, int n_images,
+                                    int n_taps, const struct logger *log, struct plan **out, candid_error *error);
+
+/*
+ * What each active method did: {"var": {"active": true, "layers": […], …}, "cca": {"active": false, "why": "…"}}. The
+ * caller deletes it. NULL: out of memory.
+ */
+cJSON *interventions_report(const struct plan *plan);
+
+#endif
