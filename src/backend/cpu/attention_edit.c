@@ -14,18 +14,21 @@ static const uint8_t *head_classes(const struct attention_edit *e, int head) {
     return e->classes + (size_t)head * e->class_stride;
 }
 
-bool attention_edits_need_mean(const struct row_edits *edits) {
-    for (int i = 0; edits && i < edits->n_edits; i++) {
-        if (edits->edits[i].kind == EDIT_SCORES_MEAN_ABS) {
-            return true;
-        }
+int attention_mean_edit(const struct row_edits *edits) {
+    int i = 0;
+    while (i < edits->n_edits && edits->edits[i].kind != EDIT_SCORES_MEAN_ABS) {
+        i++;
     }
-    return false;
+    return i;
 }
 
-void attention_edit_scores(const struct row_edits *edits, int head, int n_head, float *s, const float *mean_abs,
-                           int n) {
-    for (int i = 0; i < edits->n_edits; i++) {
+bool attention_edits_need_mean(const struct row_edits *edits) {
+    return edits && attention_mean_edit(edits) < edits->n_edits;
+}
+
+void attention_edit_scores(const struct row_edits *edits, int first, int last, int head, int n_head, float *s,
+                           const float *mean_abs, int n) {
+    for (int i = first; i < last; i++) {
         const struct attention_edit *e = &edits->edits[i];
         if (e->kind == EDIT_PROBS_MOVE) {
             continue;

@@ -18,11 +18,15 @@ static inline bool attention_row_special(const struct attention_row *row) {
     return row->also_end > 0 || (row->edits && row->edits->n_edits > 0);
 }
 
-/* Whether one of the edits needs the mean of |score| over the heads. */
-bool attention_edits_need_mean(const struct row_edits *edits);
+/* Index of the first edit that needs the mean of |score| over the heads, the scores being edited up to there; n_edits
+ * when there is none. */
+int attention_mean_edit(const struct row_edits *edits);
+bool attention_edits_need_mean(const struct row_edits *edits); /* edits may be NULL */
 
-/* Applies the edits of scores, in order. s: [n] scaled scores of `head`; mean_abs: [n], may be NULL when not needed. */
-void attention_edit_scores(const struct row_edits *edits, int head, int n_head, float *s, const float *mean_abs, int n);
+/* Applies the edits of scores among edits first..last-1, in order. s: [n] scaled scores of `head`; mean_abs: [n], may
+ * be NULL when not needed. */
+void attention_edit_scores(const struct row_edits *edits, int first, int last, int head, int n_head, float *s,
+                           const float *mean_abs, int n);
 
 /* Applies the edits of probabilities, in order. p: [n] probabilities of `head`, 0 where not seen. */
 void attention_edit_probs(const struct row_edits *edits, int head, int n_head, float *p, int n);

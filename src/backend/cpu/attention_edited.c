@@ -135,15 +135,17 @@ static void task_scores(const struct edited *e, const struct tile_task *t, const
     }
 }
 
+/* Scores to probabilities, edited. With a mean over the heads the edits before it have been made. */
 static void task_edit(const struct edited *e, const struct tile_task *t) {
     for (int row = t->row_begin; row < t->row_end; row++) {
         const struct attention_row *r = &e->a->rows[e->rows[row]];
         const int end = attention_row_end(r);
+        const float *mean = e->mean ? e->mean + (size_t)row * e->stride : NULL;
         for (int head = t->head_begin; head < t->head_begin + t->n_heads; head++) {
             float *s = score_row(e, row, head);
             if (r->edits) {
-                attention_edit_scores(r->edits, head, e->a->n_head, s,
-                                      e->mean ? e->mean + (size_t)row * e->stride : NULL, end);
+                attention_edit_scores(r->edits, mean ? attention_mean_edit(r->edits) : 0, r->edits->n_edits, head,
+                                      e->a->n_head, s, mean, end);
             }
             e->kernels->softmax(s, (end - 1) / KV_BLOCK * KV_BLOCK + KV_BLOCK);
             if (r->edits) {
@@ -196,13 +198,17 @@ static void task_values(const struct edited *e, const struct tile_task *t, const
     }
 }
 
-/* mean[row][key] over the heads of |score|. */
+/* mean[row][key] over the heads of |score|, edited as far as the edit that asks for it. */
 static void row_mean(const struct edited *e, int row) {
+    const struct row_edits *edits = e->a->rows[e->rows[row]].edits;
     float *mean = e->mean + (size_t)row * e->stride;
     const int end = attention_row_end(&e->a->rows[e->rows[row]]);
     memset(mean, 0, e->stride * sizeof *mean);
     for (int head = 0; head < e->a->n_head; head++) {
-        const float *s = score_row(e, row, head);
+        float *s = score_row(e, row, head);
+        if (edits) {
+            attention_edit_scores(edits, 0, attention_mean_edit(edits), head, e->a->n_head, s, NULL, end);
+        }
         for (int key = 0; key < end; key++) {
             mean[key] += s[key] == -INFINITY ? 0.0f : fabsf(s[key]);
         }

@@ -104,17 +104,19 @@ static struct visible row_visible(const struct attention_row *row) {
     return (struct visible){row->n_keys, row->also_begin, row->also_end};
 }
 
-/* Mean over the heads of |score|. s, decoded: scratch. */
+/* Mean over the heads of |score|, edited as far as the edit that asks for it. s, decoded: scratch. */
 static void mean_abs_scores(const struct kv_attention *a, int row, const float *q, float *mean, float *s,
                             float *decoded) {
     const int head_dim = a->shape->head_dim, group = a->n_head / a->shape->n_head_kv;
     const int n = attention_row_end(&a->rows[row]);
     const struct visible visible = row_visible(&a->rows[row]);
+    const struct row_edits *edits = a->rows[row].edits;
     memset(mean, 0, (size_t)n * sizeof *mean);
     for (int head = 0; head < a->n_head; head++) {
         const struct reference_keys keys = cache_keys(a, row, head / group);
         head_scores(q + ((size_t)row * (size_t)a->n_head + (size_t)head) * (size_t)head_dim, &keys, &visible, n,
                     head_dim, a->scale, s, decoded);
+        attention_edit_scores(edits, 0, attention_mean_edit(edits), head, a->n_head, s, NULL, n);
         for (int i = 0; i < n; i++) {
             mean[i] += sees(&visible, i) ? fabsf(s[i]) : 0.0f;
         }
@@ -168,7 +170,8 @@ candid_status attention_kv_reference(const struct kv_attention *a, const float *
                 memcpy(a->scores_out + observed, probs, (size_t)n * sizeof *probs);
             }
             if (edits) {
-                attention_edit_scores(edits, head, a->n_head, probs, mean + (size_t)row * keys_room, n);
+                attention_edit_scores(edits, 0, edits->n_edits, head, a->n_head, probs, mean + (size_t)row * keys_room,
+                                      n);
             }
             head_softmax(probs, n);
             if (edits) {

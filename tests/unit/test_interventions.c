@@ -1,0 +1,233 @@
+/*
+ * Every method against an independent implementation on transformers (tests/golden/make_interventions.py): the logits
+ * of 16 steps and the tokens, on the exact path; the fast path's error on the same tokens.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cJSON.h>
+#include <cmocka.h>
+
+#include "api/request.h"
+#include "model/safetensors.h"
+
+#define ROOT         TEST_GOLDEN "/interventions/"
+#define STEPS        16
+#define CONVERSATION "USER: <image>\n{prompt} ASSISTANT:"
+
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        candid_error error_ = {CANDID_OK, ""};                                                                         \
+        candid_error *error = &error_;                                                                                 \
+        if ((call) != CANDID_OK) {                                                                                     \
+            fail_msg("%s: %s", #call, error_.message);                                                                 \
+        }                                                                                                              \
+    } while (0)
+
+static const char *text_of(const cJSON *item, const char *name) {
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItem(item, name));
+    assert_non_null(text);
+    return text;
+}
+
+static cJSON *read_cases(void) {
+    FILE *f = fopen(ROOT "cases.json", "rb");
+    assert_non_null(f);
+    char *text = malloc(1 << 22);
+    assert_non_null(text);
+    const size_t size = fread(text, 1, 1 << 22, f);
+    fclose(f);
+    cJSON *cases = cJSON_ParseWithLength(text, size);
+    free(text);
+    assert_true(cJSON_IsArray(cases));
+    return cases;
+}
+
+/* ---- one case ---- */
+
+struct watch {
+    const struct safetensors_tensor *expected;
+    int n_vocab, step;
+    double worst; /* largest difference over the row's largest logit */
+    int32_t chosen[STEPS];
+};
+
+static void see(void *user_data, enum site site, int layer, const float *data, int n_rows, int n_cols) {
+    struct watch *w = user_data;
+    assert_int_equal(site, SITE_LOGITS);
+    assert_int_equal(n_cols, w->n_vocab);
+    assert_true(w->step < STEPS);
+    double difference = 0, largest = 0; /* row 0; a plan's other sequences come after it */
+    int best = 0;
+    for (int i = 0; i < n_cols; i++) {
+        best = data[i] > data[best] ? i : best;
+        float e;
+        memcpy(&e, w->expected->data + ((size_t)w->step * (size_t)n_cols + (size_t)i) * sizeof e, sizeof e);
+        difference = fmax(difference, fabs((double)e - data[i]));
+        largest = fmax(largest, fabs((double)e));
+        assert_false(isnan(data[i]));
+    }
+    w->worst = fmax(w->worst, difference / largest);
+    w->chosen[w->step++] = best;
+}
+
+struct runner {
+    candid_precision precision;
+    candid_context *context; /* of the model `path` */
+    candid_model *model;
+    char path[512];
+};
+
+static void runner_close(struct runner *r) {
+    candid_context_free(r->context);
+    candid_model_free(r->model);
+    r->context = NULL;
+    r->model = NULL;
+}
+
+static void runner_open(struct runner *r, const char *model) {
+    char path[512];
+    snprintf(path, sizeof path, PROJECT_ROOT "/%s", model);
+    if (r->model && strcmp(path, r->path) == 0) {
+        return;
+    }
+    runner_close(r);
+    strcpy(r->path, path);
+    candid_model_params params = candid_model_params_default();
+    params.precision = r->precision;
+    params.n_threads = 2;
+    OK(candid_model_open(path, &params, &r->model, error));
+    OK(candid_context_create(r->model, NULL, &r->context, error));
+}
+
+/* Answers the case's prompt with its tokens; returns the error of the logits and how many tokens would have been
+ * chosen. */
+static double run_case(struct runner *r, const cJSON *item, const struct safetensors *recorded, int *agreed,
+                       char **report) {
+    runner_open(r, text_of(item, "model"));
+    char path[512], name[128];
+    snprintf(path, sizeof path, PROJECT_ROOT "/%s", text_of(item, "image"));
+    candid_image *image = NULL;
+    OK(candid_image_load(path, &image, error));
+    char *json = cJSON_PrintUnformatted(cJSON_GetObjectItem(item, "config"));
+    candid_config *config = NULL;
+    OK(candid_config_parse(json, strlen(json), "case", &config, error));
+    cJSON_free(json);
+
+    candid_generate_params params = candid_generate_params_default();
+    params.conversation = CONVERSATION;
+    params.config = config;
+    struct request request;
+    const candid_image *images[] = {image};
+    OK(request_prepare(r->context, images, 1, text_of(item, "prompt"), &params, &request, error));
+    const cJSON *ids = cJSON_GetObjectItem(item, "ids");
+    assert_int_equal(request_length(&request), cJSON_GetArraySize(ids));
+    OK(request_encode(r->context, images, &request, config, NULL, error));
+
+    snprintf(name, sizeof name, "%s.logits", text_of(item, "name"));
+    struct watch watch = {.expected = safetensors_find(recorded, name), .n_vocab = r->model->llama.n_vocab};
+    assert_non_null(watch.expected);
+    assert_int_equal(watch.expected->size, (size_t)STEPS * (size_t)watch.n_vocab * sizeof(float));
+    const struct observer observer = {.mask = 1u << SITE_LOGITS, .see = see, .user_data = &watch};
+    int32_t expected_ids[STEPS];
+    for (int i = 0; i < STEPS; i++) {
+        expected_ids[i] = cJSON_GetArrayItem(cJSON_GetObjectItem(item, "tokens"), i)->valueint;
+    }
+    struct token_list list = {.ids = expected_ids, .count = STEPS};
+    struct sampler *sampler = NULL;
+    struct kv_seq *seq = NULL;
+    struct text_stream stream = {0};
+    struct generated out = {0};
+    OK(sampler_create(&(struct sampler_params){.top_p = 1, .repetition_penalty = 1}, watch.n_vocab, &sampler, error));
+    OK(kv_seq_create(r->context->kv, &seq, error));
+    struct generation g = request_generation(r->context, &request, seq);
+    g.sampler = sampler;
+    g.max_new_tokens = STEPS;
+    g.stream = &stream;
+    g.observer = &observer;
+    g.forced = &list; /* the recorded tokens, also past an end token */
+    OK(generate(&g, &out, error));
+    assert_int_equal(watch.step, STEPS);
+    *agreed = 0;
+    for (int i = 0; i < STEPS; i++) {
+        *agreed += watch.chosen[i] == expected_ids[i];
+    }
+    OK(request_report(&request, report, error));
+    text_stream_free(&stream);
+    token_list_free(&out.tokens);
+    kv_seq_free(seq);
+    sampler_free(sampler);
+    request_free(&request);
+    candid_config_free(config);
+    candid_image_free(image);
+    return watch.worst;
+}
+
+/* "demo.vista.layers" is recorded in demo.safetensors. */
+static struct safetensors *recorded_for(const char *name) {
+    char path[600];
+    snprintf(path, sizeof path, ROOT "%.*s.safetensors", (int)strcspn(name, "."), name);
+    struct safetensors *file = NULL;
+    OK(safetensors_open(path, &file, error));
+    return file;
+}
+
+static bool did_something(const char *report) {
+    cJSON *all = cJSON_Parse(report);
+    assert_non_null(all);
+    bool all_active = true;
+    for (const cJSON *one = all->child; one; one = one->next) {
+        all_active = all_active && cJSON_IsTrue(cJSON_GetObjectItem(one, "active"));
+    }
+    cJSON_Delete(all);
+    return all_active;
+}
+
+static void run_all(candid_precision precision, double bound, bool tokens_agree) {
+    cJSON *cases = read_cases();
+    struct runner r = {.precision = precision};
+    double worst = 0;
+    int failed = 0, n = 0;
+    for (const cJSON *item = cases->child; item; item = item->next, n++) {
+        struct safetensors *recorded = recorded_for(text_of(item, "name"));
+        int agreed = 0;
+        char *report = NULL;
+        const double error = run_case(&r, item, recorded, &agreed, &report);
+        worst = fmax(worst, error);
+        if (error > bound || (tokens_agree && agreed != STEPS) || !did_something(report)) {
+            print_message("%s: error %.2e, %d of %d tokens; %s\n", text_of(item, "name"), error, agreed, STEPS, report);
+            failed++;
+        }
+        free(report);
+        safetensors_close(recorded);
+    }
+    print_message("%d cases, largest error %.2e of the largest logit\n", n, worst);
+    assert_int_equal(failed, 0);
+    assert_true(n >= 70);
+    runner_close(&r);
+    cJSON_Delete(cases);
+}
+
+static void exact_path(void **state) {
+    (void)state;
+    run_all(CANDID_PRECISION_EXACT, 1e-4, true);
+}
+
+static void fast_path(void **state) {
+    (void)state;
+    run_all(CANDID_PRECISION_FAST, 5e-2, false);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exact_path),
+        cmocka_unit_test(fast_path),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
