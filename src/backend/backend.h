@@ -62,6 +62,7 @@ struct kv_shape {
 enum attention_edit_kind {
     EDIT_SCORES_ABS,      /* s += gain[class] * |s| */
     EDIT_SCORES_MEAN_ABS, /* s += gain[class] * mean of |s| over all heads */
+    PROBE_PROBS_MASS,     /* changes nothing; `moved` is the probability of the keys of `whole` */
     EDIT_PROBS_MOVE,      /* keys of `from` keep `keep` of their probability; the rest goes to `to` in proportion */
 };
 
@@ -89,7 +90,7 @@ struct row_edits {
     const struct attention_edit *edits; /* [n_edits] */
     int n_edits;
     float
-        *moved; /* host (n_edits, n_head), written: mass moved (scores: 0), or -1 where the edit left the head alone */
+        *moved; /* host (n_edits, n_head), written: mass moved (scores: 0; MASS: see there), or -1 where the edit left the head alone */
 };
 
 /* One query row over the keys of its sequence. */

@@ -27,6 +27,7 @@ int command_verify(int argc, char **argv);
 int command_bench(int argc, char **argv);
 int command_config(int argc, char **argv);
 int command_methods(int argc, char **argv);
+int command_calibrate(int argc, char **argv);
 
 /* ---- options of the commands that run a model ---- */
 struct run_options {

@@ -18,6 +18,7 @@ static const char usage[] = "candid - a vision-language runtime that says what i
                             "  candid verify [MODEL]         compare the fast with the exact path on this machine\n"
                             "  candid methods [NAME]         list mitigation methods, or describe one\n"
                             "  candid config FILE            check a configuration, print what it switches on\n"
+                            "  candid calibrate sinks|heads  find out about a model what some methods must know\n"
                             "  candid bench                  measure prefill, decode and image encoding\n"
                             "  candid COMMAND --help         options of a command\n"
                             "  candid --version\n"
@@ -41,9 +42,10 @@ int main(int argc, char **argv) {
         const char *name;
         int (*run)(int argc, char **argv);
     } commands[] = {
-        {"caption", command_caption}, {"ask", command_ask},           {"model", command_model},
-        {"convert", command_convert}, {"quantize", command_quantize}, {"verify", command_verify},
-        {"bench", command_bench},     {"config", command_config},     {"methods", command_methods},
+        {"caption", command_caption},     {"ask", command_ask},           {"model", command_model},
+        {"convert", command_convert},     {"quantize", command_quantize}, {"verify", command_verify},
+        {"bench", command_bench},         {"config", command_config},     {"methods", command_methods},
+        {"calibrate", command_calibrate},
     };
     if (argc < 2) {
         fputs(usage, stderr);

@@ -94,16 +94,21 @@ static candid_status table_column(const struct json *table, const struct model_f
     return CANDID_OK;
 }
 
-candid_status read_head_table(const struct settings *s, const struct compile_job *job, const char *path,
-                              const char *column, float *values, candid_error *error) {
+candid_status open_table(const struct settings *s, const struct compile_job *job, const char *path, struct json *out,
+                         candid_error *error) {
     char full[4096];
     const bool absolute = path[0] == '/' || !s->folder || !s->folder[0];
     const int n = snprintf(full, sizeof full, "%s%s%s", absolute ? "" : s->folder, absolute ? "" : "/", path);
     if (n < 0 || (size_t)n >= sizeof full) {
         return fail(error, CANDID_ERROR_ARGUMENT, "%s.table: the file name is too long", job->method->name);
     }
+    return json_read(full, (size_t)64 << 20, out, error);
+}
+
+candid_status read_head_table(const struct settings *s, const struct compile_job *job, const char *path,
+                              const char *column, float *values, candid_error *error) {
     struct json table;
-    TRY(json_read(full, (size_t)64 << 20, &table, error));
+    TRY(open_table(s, job, path, &table, error));
     const candid_status status = table_column(&table, job->facts, column, values, error);
     json_free(&table);
     return status;

@@ -2,6 +2,7 @@
 #ifndef CANDID_INTERVENTIONS_COMMON_H
 #define CANDID_INTERVENTIONS_COMMON_H
 
+#include "core/json.h"
 #include "interventions/method.h"
 
 /* Says why the method does nothing and ends its compile(). */
@@ -34,6 +35,10 @@ void report_layers(cJSON *out, const char *name, const bool *layers, int n_layer
  */
 candid_status select_heads(const struct settings *s, struct compile_job *job, uint8_t *heads, bool *given,
                            candid_error *error);
+
+/* Opens a table file that an option of type OPTION_PATH names. The caller releases *out with json_free. */
+candid_status open_table(const struct settings *s, const struct compile_job *job, const char *path, struct json *out,
+                         candid_error *error);
 
 /* One column of a head table file written by `candid calibrate heads`: "vhd" or "image_attention", (n_layer, n_head).
  */

@@ -78,30 +78,48 @@ static void report(const struct plan *plan, const struct plan_note *note, cJSON 
     }
 }
 
-static candid_status sink_dims(const struct settings *s, struct compile_job *job, const int **dims, int *n,
+/* A list of dimensions as the plan's own array. */
+static candid_status take_dims(const cJSON *list, struct compile_job *job, const int **dims, int *n,
                                candid_error *error) {
-    const cJSON *list = setting_list(s, "sink_dims");
-    if (!list) {
-        list = cJSON_GetObjectItem(job->facts->known, "sink_dims");
-    }
-    *n = cJSON_GetArraySize(list);
-    if (*n == 0) {
-        return fail(
-            error, CANDID_ERROR_ARGUMENT,
-            "var.sink_dims: not known for model \"%s\"; find them with `candid calibrate sinks` and set var.sink_dims",
-            job->facts->name);
-    }
     int *out;
+    *n = cJSON_GetArraySize(list);
     TRY(plan_alloc(job->plan, (size_t)*n, sizeof *out, &out, error));
     *dims = out;
-    for (const cJSON *item = list->child; item; item = item->next) {
-        if (item->valueint < 0 || item->valueint >= job->facts->n_embd) {
-            return fail(error, CANDID_ERROR_ARGUMENT, "var.sink_dims: expected dimensions from 0 to %d, found %d",
-                        job->facts->n_embd - 1, item->valueint);
+    for (const cJSON *item = list ? list->child : NULL; item; item = item->next) {
+        int64_t dim;
+        if (!json_is_int(item, 0, job->facts->n_embd - 1, &dim)) {
+            char found[JSON_FOUND];
+            return fail(error, CANDID_ERROR_ARGUMENT, "var.sink_dims: expected dimensions from 0 to %d, found %s",
+                        job->facts->n_embd - 1, json_found(item, found));
         }
-        *out++ = item->valueint;
+        *out++ = (int)dim;
     }
     return CANDID_OK;
+}
+
+/* Sink dimensions and tau: the option's, else the table file's, else what is known of the model. */
+static candid_status find_sinks(const struct settings *s, struct compile_job *job, const int **dims, int *n, float *tau,
+                                candid_error *error) {
+    struct json table = {0};
+    const char *path = setting_string(s, "table");
+    if (path) {
+        TRY(open_table(s, job, path, &table, error));
+    }
+    const cJSON *list = setting_list(s, "sink_dims"), *from = path ? table.root : job->facts->known;
+    list = list ? list : cJSON_GetObjectItem(from, "sink_dims");
+    const cJSON *known_tau = cJSON_GetObjectItem(from, "sink_tau");
+    *tau = setting_float(s, "tau");
+    if (*tau == 0.0f) {
+        *tau = cJSON_IsNumber(known_tau) && known_tau->valuedouble > 0.0 ? (float)known_tau->valuedouble : 20.0f;
+    }
+    candid_status status = take_dims(list, job, dims, n, error);
+    if (status == CANDID_OK && *n == 0) {
+        status = fail(error, CANDID_ERROR_ARGUMENT,
+                      "var.sink_dims: %s%s; find them with `candid calibrate sinks` and set var.table or var.sink_dims",
+                      path ? "the table has none, " : "not known for model ", path ? path : job->facts->name);
+    }
+    json_free(&table);
+    return status;
 }
 
 static candid_status compile(const struct settings *s, struct compile_job *job, candid_error *error) {
@@ -115,14 +133,10 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
     if (!has_image(job)) {
         return CANDID_OK;
     }
-    float tau = setting_float(s, "tau");
-    if (tau == 0.0f) {
-        const cJSON *known = cJSON_GetObjectItem(facts->known, "sink_tau");
-        tau = known ? (float)known->valuedouble : 20.0f;
-    }
+    float tau;
     const int *dims = NULL;
     int n_dims = 0;
-    TRY(sink_dims(s, job, &dims, &n_dims, error));
+    TRY(find_sinks(s, job, &dims, &n_dims, &tau, error));
     if (sqrtf((float)facts->n_embd) <= tau) {
         return idle(job, "no token can exceed tau %g: the width %d bounds phi by %.3g; see `candid calibrate sinks`",
                     (double)tau, facts->n_embd, sqrt((double)facts->n_embd));
@@ -179,7 +193,7 @@ static const char *const eps_modes[] = {"per_element", "once", NULL};
 static const char *const roundings[] = {"f32", "f16", NULL};
 static const struct method_option options[] = {
     {"tau", OPTION_FLOAT, "0", "20", "20", 0, 1e6, NULL,
-     "A token is a sink when phi exceeds this. 0: the value calibrated for the model, else 20."},
+     "A token is a sink when phi exceeds this. 0: the table's or the model's calibrated value, else 20."},
     {"rho", OPTION_FLOAT, "0.5", NULL, NULL, 0, 1, NULL,
      "Edit a head only if sinks hold at most this share of its image attention. The paper states the opposite share "
      "(at "
@@ -191,6 +205,8 @@ static const struct method_option options[] = {
      "Dimensions of the hidden state that are massive in sinks. null: what configs/models.json knows of the model. "
      "Find "
      "them for another model with `candid calibrate sinks`. The released program uses the 7B model's for 13B, too."},
+    {"table", OPTION_PATH, "null", NULL, NULL, 0, 0, NULL,
+     "File of `candid calibrate sinks`: sink dimensions and tau of the model, where they are not given."},
     {"layers", OPTION_LAYERS, "\"2-\"", NULL, NULL, 0, 0, NULL, "Layers edited."},
     {"exclude_last_layer", OPTION_BOOL, "true", "true", "false", 0, 0, NULL,
      "Leave the last layer alone, as the paper says; the released program's flag for it has no effect."},

@@ -45,7 +45,7 @@ enum plan_rows {
 };
 
 enum plan_kind {
-    PLAN_ATTENTION,     /* `edit` on attention rows */
+    PLAN_ATTENTION,     /* `edit` on attention rows; PROBE_PROBS_MASS adds up in table (n_layer, n_head) */
     PLAN_SCALE_HEADS,   /* head h of layer l times table[l][h] */
     PLAN_STEER,         /* rows pushed towards vector table[l] with `strength` */
     PLAN_MIX_LAYERS,    /* normalised final state * (1 - strength) + sum of strength * table[l] * output of block l */

@@ -194,6 +194,9 @@ void plan_after_attention(struct plan_run *run, const struct kv_attention *a) {
                     step->rows_done++;
                     step->prompt_rows += !(run->rows[i].sets & ROW_GENERATED);
                     step->moved += (double)moved;
+                    if (step->edit.kind == PROBE_PROBS_MASS && step->table) {
+                        step->table[(size_t)a->layer * (size_t)a->n_head + (size_t)head] += moved;
+                    }
                 }
             }
         }

@@ -30,7 +30,7 @@ void attention_edit_scores(const struct row_edits *edits, int first, int last, i
                            const float *mean_abs, int n) {
     for (int i = first; i < last; i++) {
         const struct attention_edit *e = &edits->edits[i];
-        if (e->kind == EDIT_PROBS_MOVE) {
+        if (e->kind == EDIT_PROBS_MOVE || e->kind == PROBE_PROBS_MASS) {
             continue;
         }
         edits->moved[(size_t)i * (size_t)n_head + (size_t)head] = edits_head(e, head) ? 0.0f : -1.0f;
@@ -139,11 +139,15 @@ static float move_f16(const struct attention_edit *e, const uint8_t *classes, fl
 void attention_edit_probs(const struct row_edits *edits, int head, int n_head, float *p, int n) {
     for (int i = 0; i < edits->n_edits; i++) {
         const struct attention_edit *e = &edits->edits[i];
-        if (e->kind != EDIT_PROBS_MOVE) {
+        if (e->kind != EDIT_PROBS_MOVE && e->kind != PROBE_PROBS_MASS) {
             continue;
         }
         float moved = -1.0f;
-        if (edits_head(e, head)) {
+        if (edits_head(e, head) && e->kind == PROBE_PROBS_MASS) {
+            double mass[KEY_CLASSES];
+            class_masses(head_classes(e, head), e->n_classes, p, n, mass);
+            moved = (float)mass_of(mass, e->whole);
+        } else if (edits_head(e, head)) {
             moved = e->round_f16 ? move_f16(e, head_classes(e, head), p, n) : move(e, head_classes(e, head), p, n);
         }
         edits->moved[(size_t)i * (size_t)n_head + (size_t)head] = moved;

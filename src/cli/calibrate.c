@@ -1,0 +1,137 @@
+/* candid calibrate: finds out about a model what some methods must know. */
+#include "cli/calibrate.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help[] =
+    "Usage: candid calibrate sinks [options] [IMAGE...|DIR]\n"
+    "       candid calibrate heads [options] IMAGE...|DIR\n\n"
+    "sinks  finds the dimensions of the hidden state that are massive in attention sinks, which VAR needs, on a few\n"
+    "       prompts and the images given. Use the file as var.table.\n"
+    "heads  ranks the attention heads by how much their output depends on the image (VHD) and by how much they look\n"
+    "       at it, over the images. Use the file as vhr.table, act.table or head_scale.table.\n\n"
+    "  --out FILE              where to write the table (default: standard output)\n"
+    "  --tau X                 sinks: threshold (default 20, or 0.3125 sqrt(width) where that is less)\n";
+
+int calibrate_write(cJSON *table, const char *out) {
+    char *text = table ? cJSON_Print(table) : NULL;
+    cJSON_Delete(table);
+    if (!text) {
+        complain("out of memory");
+        return EXIT_OUTPUT;
+    }
+    FILE *f = out ? fopen(out, "w") : stdout;
+    bool good = f && fprintf(f, "%s\n", text) > 0;
+    if (f && out) {
+        good = fclose(f) == 0 && good;
+    }
+    cJSON_free(text);
+    if (!good) {
+        complain("%s: cannot write: %s", out ? out : "standard output", strerror(errno));
+    }
+    return good ? EXIT_OK : EXIT_OUTPUT;
+}
+
+candid_status calibrate_run(candid_context *context, struct calibrate_request *c, candid_error *error) {
+    const struct candid_model *m = context->model;
+    const struct sampler_params greedy = {.top_p = 1.0f, .repetition_penalty = 1.0f};
+    struct text_stream stream = {0};
+    struct generated out = {0};
+    struct sampler *sampler = NULL;
+    struct kv_seq *seq = NULL;
+    candid_status status = sampler_create(&greedy, m->llama.n_vocab, &sampler, error);
+    if (status == CANDID_OK) {
+        status = kv_seq_create(context->kv, &seq, error);
+    }
+    if (status == CANDID_OK) {
+        struct generation g = request_generation(context, &c->request, seq);
+        const int64_t left = context->n_ctx - request_length(&c->request);
+        g.sampler = sampler;
+        g.max_new_tokens = left < c->max_new_tokens ? (left > 0 ? (int)left : 1) : c->max_new_tokens;
+        g.stream = &stream;
+        g.observer = &c->observer;
+        status = generate(&g, &out, error);
+    }
+    c->text = stream.text;
+    stream.text = NULL;
+    text_stream_free(&stream);
+    token_list_free(&out.tokens);
+    kv_seq_free(seq);
+    sampler_free(sampler);
+    request_free(&c->request);
+    return status;
+}
+
+/* Takes "--name VALUE" or "--name=VALUE" out of argv; false: the value is missing. */
+static bool take_option(int *argc, char **argv, const char *name, const char **value) {
+    const size_t length = strlen(name);
+    for (int i = 1; i < *argc; i++) {
+        const bool joined = strncmp(argv[i], name, length) == 0 && argv[i][length] == '=';
+        const bool alone = strcmp(argv[i], name) == 0;
+        if (!joined && !alone) {
+            continue;
+        }
+        if (alone && i + 1 == *argc) {
+            complain("%s: expected a value", name);
+            return false;
+        }
+        *value = joined ? argv[i] + length + 1 : argv[i + 1];
+        const int taken = joined ? 1 : 2;
+        memmove(argv + i, argv + i + taken, (size_t)(*argc - i - taken + 1) * sizeof *argv);
+        *argc -= taken;
+        i--;
+    }
+    return true;
+}
+
+static bool parse_tau(const char *text, float *tau) {
+    char *end = NULL;
+    *tau = text ? strtof(text, &end) : 0.0f;
+    if (text && (end == text || *end || !isfinite(*tau) || *tau <= 0.0f)) {
+        complain("--tau: expected a number over 0, found \"%s\"", text);
+        return false;
+    }
+    return true;
+}
+
+int command_calibrate(int argc, char **argv) {
+    const char *what = argc > 1 ? argv[1] : "";
+    const bool sinks = strcmp(what, "sinks") == 0, heads = strcmp(what, "heads") == 0;
+    if (argc > 1 && (strcmp(what, "--help") == 0 || strcmp(what, "-h") == 0)) {
+        printf("%s\n%s", help, options_help);
+        return EXIT_OK;
+    }
+    if (!sinks && !heads) {
+        complain("expected candid calibrate sinks or candid calibrate heads; see candid calibrate --help");
+        return EXIT_USAGE;
+    }
+    argc--;
+    argv++;
+    const char *out = NULL, *tau_text = NULL;
+    float tau = 0.0f;
+    if (!take_option(&argc, argv, "--out", &out) || !take_option(&argc, argv, "--tau", &tau_text) ||
+        !parse_tau(tau_text, &tau)) {
+        return EXIT_USAGE;
+    }
+    struct run_options o;
+    bool done;
+    int code = options_parse(argc, argv, help, &o, &done);
+    if (!done && o.config) {
+        complain("candid calibrate measures the model as it is; --config and --set do not apply");
+        code = EXIT_USAGE;
+    } else if (!done && (o.json || o.jsonl)) {
+        complain("candid calibrate writes its table to --out; --json and --jsonl do not apply");
+        code = EXIT_USAGE;
+    } else if (!done && heads && o.n_inputs == 0) {
+        complain("candid calibrate heads: expected at least one image or directory");
+        code = EXIT_USAGE;
+    } else if (!done) {
+        interrupt_install();
+        code = sinks ? calibrate_sinks(&o, tau, out) : calibrate_heads(&o, out);
+    }
+    options_free(&o);
+    return code;
+}
