@@ -1,4 +1,4 @@
-/* candid bench: speed of prefill, decode and image encoding, one measurement per process. */
+/* candid bench: speed of prefill, decode and image encoding, one measurement per process; and what methods cost. */
 #include <cJSON.h>
 #include <getopt.h>
 #include <stdlib.h>
@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include "api/handles.h"
+#include "cli/bench_methods.h"
 #include "cli/cli.h"
 #include "core/clock.h"
 
@@ -13,6 +14,8 @@ struct bench {
     struct run_options options; /* model, mmproj, threads, precision, kv */
     int prefill, decode, rows;
     bool encode, json;
+    const char *methods; /* configurations to compare with nothing, or NULL */
+    int rounds;
     double prefill_ms, decode_ms, encode_ms, decode_bytes;
 };
 
@@ -21,7 +24,10 @@ static const char help[] =
     "                    [--prefill N] [--decode N] [--rows N] [--encode] [--json]\n\n"
     "Times a prefill of N random tokens (default 640), N decode steps after it (default 32) of --rows\n"
     "sequences at once (default 1), and with --encode one image. Prints GB/s of weights and KV cache read\n"
-    "per decode step and the peak memory of the process.\n";
+    "per decode step and the peak memory of the process.\n\n"
+    "       candid bench --methods LIST [--rounds N] [--decode N] [--model FILE] …\n\n"
+    "Times a LLaVA-1.5 prompt and N decode steps without and with each configuration, in turns: LIST is\n"
+    "like \"pai,vhr,var.sink_dims=[0,1]+var.tau=3\". Prints the ratios of the medians.\n";
 
 static candid_status time_decoder(struct bench *b, candid_context *c, candid_error *error) {
     const struct llama_weights *w = &c->model->llama;
@@ -133,6 +139,29 @@ static void report(const struct bench *b, const candid_model *model) {
     cJSON_Delete(out);
 }
 
+/* Prints one line per configuration, or the JSON array. */
+static candid_status compare_methods(const struct bench *b, candid_context *c, candid_error *error) {
+    cJSON *out = cJSON_CreateArray();
+    const candid_status status = bench_methods(c, b->methods, b->rounds, b->decode, out, error);
+    if (status == CANDID_OK && b->json) {
+        char *text = cJSON_PrintUnformatted(out);
+        puts(text ? text : "[]");
+        cJSON_free(text);
+    } else if (status == CANDID_OK) {
+        puts("configuration                     prefill ms  ratio  (rows)  decode ms/token  ratio");
+        for (const cJSON *one = out->child; one; one = one->next) {
+            printf("%-32.32s %11.1f %6.3f %7.3f %16.3f %6.3f\n", cJSON_GetObjectItem(one, "config")->valuestring,
+                   cJSON_GetObjectItem(one, "prefill_ms")->valuedouble,
+                   cJSON_GetObjectItem(one, "prefill_ratio")->valuedouble,
+                   cJSON_GetObjectItem(one, "prompt_rows_ratio")->valuedouble,
+                   cJSON_GetObjectItem(one, "decode_ms_per_token")->valuedouble,
+                   cJSON_GetObjectItem(one, "decode_ratio")->valuedouble);
+        }
+    }
+    cJSON_Delete(out);
+    return status;
+}
+
 static int run(struct bench *b) {
     candid_model *model = NULL;
     int code = open_model(&b->options, &model);
@@ -152,15 +181,20 @@ static int run(struct bench *b) {
                  b->prefill + b->decode);
         code = EXIT_USAGE;
     } else {
+        if (status == CANDID_OK && b->methods) {
+            status = compare_methods(b, context, &error);
+            b->encode = false;
+            b->prefill = 0;
+        }
         if (status == CANDID_OK && b->encode) {
             status = time_encoder(b, context, &error);
         }
         if (status == CANDID_OK && b->prefill > 0) {
             status = time_decoder(b, context, &error);
         }
-        if (status == CANDID_OK) {
+        if (status == CANDID_OK && !b->methods) {
             report(b, model);
-        } else {
+        } else if (status != CANDID_OK) {
             complain("%s", error.message);
             code = EXIT_ITEM;
         }
@@ -171,7 +205,7 @@ static int run(struct bench *b) {
 }
 
 int command_bench(int argc, char **argv) {
-    enum { MODEL = 256, MMPROJ, THREADS, PRECISION, PREFILL, DECODE, ROWS, ENCODE, JSON };
+    enum { MODEL = 256, MMPROJ, THREADS, PRECISION, PREFILL, DECODE, ROWS, ENCODE, JSON, METHODS, ROUNDS };
     static const struct option options[] = {
         {"model", required_argument, NULL, MODEL},
         {"mmproj", required_argument, NULL, MMPROJ},
@@ -182,10 +216,12 @@ int command_bench(int argc, char **argv) {
         {"rows", required_argument, NULL, ROWS},
         {"encode", no_argument, NULL, ENCODE},
         {"json", no_argument, NULL, JSON},
+        {"methods", required_argument, NULL, METHODS},
+        {"rounds", required_argument, NULL, ROUNDS},
         {"help", no_argument, NULL, 'h'},
         {0},
     };
-    struct bench b = {.prefill = 640, .decode = 32, .rows = 1};
+    struct bench b = {.rounds = 3, .prefill = 640, .decode = 32, .rows = 1};
     int option;
     optind = 1;
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
@@ -201,12 +237,17 @@ int command_bench(int argc, char **argv) {
         case ROWS: b.rows = atoi(optarg); break;
         case ENCODE: b.encode = true; break;
         case JSON: b.json = true; break;
+        case METHODS: b.methods = optarg; break;
+        case ROUNDS: b.rounds = atoi(optarg); break;
         case 'h': fputs(help, stdout); return EXIT_OK;
         default: return EXIT_USAGE;
         }
     }
-    if (b.prefill < 0 || b.decode < 0 || b.rows < 1 || b.rows > 64 || b.options.n_threads < 0) {
-        complain("expected --prefill and --decode of 0 or more, --rows from 1 to 64");
+    b.prefill = b.methods ? 0 : b.prefill;
+    if (b.prefill < 0 || b.decode < 0 || b.rows < 1 || b.rows > 64 || b.options.n_threads < 0 || b.rounds < 1 ||
+        b.rounds > 32 || (b.methods && b.decode < 1)) {
+        complain("expected --prefill and --decode of 0 or more (1 with --methods), --rows from 1 to 64, --rounds from "
+                 "1 to 32");
         return EXIT_USAGE;
     }
     return run(&b);
