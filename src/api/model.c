@@ -53,7 +53,9 @@ static candid_status load(struct candid_model *m, const candid_model_params *par
     }
 
     TRY(known_models_load(&m->known, error));
-    model_facts_fill(&m->facts, m->name, &m->llama, m->has_vision ? &m->clip : NULL, m->known);
+    const char *trained_with = "";
+    TRY(gguf_get_string(m->lm_file, "candid.trained_with", &trained_with, error));
+    model_facts_fill(&m->facts, m->name, trained_with, &m->llama, m->has_vision ? &m->clip : NULL, m->known);
 
     struct backend *backend;
     TRY(backend_cpu_create(m->precision, m->n_threads, &m->log, &backend, error));

@@ -129,6 +129,10 @@ static candid_status encode_images(candid_context *c, const candid_image *const 
 candid_status request_encode(candid_context *c, const candid_image *const *images, struct request *r,
                              const candid_config *config, const struct observer *observer, candid_error *error) {
     TRY(encode_images(c, images, r, observer, error));
+    if (c->model->facts.trained_with_cca && r->n_images > 0 && r->needs.order != IMAGE_RINGS) {
+        log_write(&c->model->log, CANDID_LOG_WARN,
+                  "%s was trained with concentric causal attention and runs without it; switch cca on", c->model->name);
+    }
     struct layout layout = {0};
     candid_status status = layout_from_prompt(&r->prompt, r->spans, &layout, error);
     if (status == CANDID_OK && layout_length(&layout) > 0) {

@@ -97,6 +97,17 @@ static bool parse_tau(const char *text, float *tau) {
     return true;
 }
 
+/* Whether no method is on but those a model may be trained with. */
+static bool positions_only(const candid_config *config) {
+    struct settings s;
+    for (const struct method *const *m = methods; *m; m++) {
+        if (strcmp((*m)->name, "cca") != 0 && strcmp((*m)->name, "mma") != 0 && config_method(config, *m, &s)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 int command_calibrate(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     const bool sinks = strcmp(what, "sinks") == 0, heads = strcmp(what, "heads") == 0;
@@ -119,8 +130,9 @@ int command_calibrate(int argc, char **argv) {
     struct run_options o;
     bool done;
     int code = options_parse(argc, argv, help, &o, &done);
-    if (!done && o.config) {
-        complain("candid calibrate measures the model as it is; --config and --set do not apply");
+    if (!done && !positions_only(o.config)) {
+        complain("candid calibrate measures the model as it is: of the methods only cca and mma may be on, for models "
+                 "trained with them");
         code = EXIT_USAGE;
     } else if (!done && (o.json || o.jsonl)) {
         complain("candid calibrate writes its table to --out; --json and --jsonl do not apply");

@@ -50,7 +50,7 @@ static candid_status run_prompt(candid_context *context, const char *prompt, con
     sink_search_begin(s->sinks);
     c.observer =
         (struct observer){.mask = 1u << SITE_HIDDEN, .see = see, .cancelled = interrupt_requested, .user_data = s};
-    status = request_encode(context, images, &c.request, NULL, NULL, error);
+    status = request_encode(context, images, &c.request, params.config, NULL, error);
     if (status != CANDID_OK) {
         request_free(&c.request);
         return status;

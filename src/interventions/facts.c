@@ -56,8 +56,9 @@ static bool matches(const cJSON *entry, const struct model_facts *f) {
            number_matches(match, "n_head_kv", f->n_head_kv) && number_matches(match, "n_vocab", f->n_vocab);
 }
 
-void model_facts_fill(struct model_facts *f, const char *name, const struct llama_weights *llama,
-                      const struct clip_weights *clip, const struct known_models *known) {
+void model_facts_fill(struct model_facts *f, const char *name, const char *trained_with,
+                      const struct llama_weights *llama, const struct clip_weights *clip,
+                      const struct known_models *known) {
     *f = (struct model_facts){
         .name = name,
         .n_layer = llama->n_layer,
@@ -66,6 +67,7 @@ void model_facts_fill(struct model_facts *f, const char *name, const struct llam
         .head_dim = llama->head_dim,
         .n_embd = llama->n_embd,
         .n_vocab = llama->n_vocab,
+        .trained_with_cca = strstr(trained_with, "cca") != NULL,
         .n_vision_blocks = clip ? clip->n_run : 0,
     };
     const cJSON *list = known ? cJSON_GetObjectItem(known->table.root, "models") : NULL;
@@ -74,6 +76,7 @@ void model_facts_fill(struct model_facts *f, const char *name, const struct llam
     }
     const cJSON *schemes = cJSON_GetObjectItem(f->known, "trained_with");
     for (const cJSON *scheme = schemes ? schemes->child : NULL; scheme; scheme = scheme->next) {
-        f->trained_with_cca = f->trained_with_cca || strcmp(scheme->valuestring, "cca") == 0;
+        f->trained_with_cca =
+            f->trained_with_cca || (cJSON_IsString(scheme) && strcmp(scheme->valuestring, "cca") == 0);
     }
 }

@@ -14,9 +14,11 @@ struct known_models;
 candid_status known_models_load(struct known_models **out, candid_error *error);
 void known_models_free(struct known_models *known);
 
-/* Fills *facts for a model; clip may be NULL. What facts refer to must live as long as they. */
-void model_facts_fill(struct model_facts *facts, const char *name, const struct llama_weights *llama,
-                      const struct clip_weights *clip, const struct known_models *known);
+/* Fills *facts for a model; clip may be NULL. trained_with: schemes the model's file names ("cca"), or "". What facts
+ * refer to must live as long as they. */
+void model_facts_fill(struct model_facts *facts, const char *name, const char *trained_with,
+                      const struct llama_weights *llama, const struct clip_weights *clip,
+                      const struct known_models *known);
 
 /* What the active methods need before images are encoded. Contradictions between methods are errors. */
 candid_status interventions_needs(const struct candid_config *config, const struct model_facts *facts,
