@@ -35,6 +35,22 @@ int calibrate_write(cJSON *table, const char *out) {
     return good ? EXIT_OK : EXIT_OUTPUT;
 }
 
+int calibrate_open(const struct run_options *o, candid_model **model, candid_context **context) {
+    const int code = open_model(o, model);
+    if (code != EXIT_OK) {
+        return code;
+    }
+    candid_context_params params = candid_context_params_default();
+    params.n_ctx = o->n_ctx;
+    params.kv_type = o->kv_type;
+    candid_error error = {CANDID_OK, ""};
+    const candid_status status = candid_context_create(*model, &params, context, &error);
+    if (status != CANDID_OK) {
+        complain("%s", error.message);
+    }
+    return status == CANDID_OK ? EXIT_OK : status == CANDID_ERROR_ARGUMENT ? EXIT_USAGE : EXIT_MODEL;
+}
+
 candid_status calibrate_run(candid_context *context, struct calibrate_request *c, candid_error *error) {
     const struct candid_model *m = context->model;
     const struct sampler_params greedy = {.top_p = 1.0f, .repetition_penalty = 1.0f};
@@ -56,6 +72,7 @@ candid_status calibrate_run(candid_context *context, struct calibrate_request *c
         status = generate(&g, &out, error);
     }
     c->text = stream.text;
+    c->n_generated = out.stats.n_generated;
     stream.text = NULL;
     text_stream_free(&stream);
     token_list_free(&out.tokens);

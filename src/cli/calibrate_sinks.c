@@ -117,15 +117,9 @@ int calibrate_sinks(struct run_options *o, float tau, const char *out) {
     struct search s = {0};
     candid_error error = {CANDID_OK, ""};
     if (code == EXIT_OK) {
-        code = open_model(o, &model);
+        code = calibrate_open(o, &model, &context);
     }
     candid_status status = CANDID_OK;
-    if (code == EXIT_OK) {
-        candid_context_params params = candid_context_params_default();
-        params.n_ctx = o->n_ctx;
-        params.kv_type = o->kv_type;
-        status = candid_context_create(model, &params, &context, &error);
-    }
     if (code == EXIT_OK && status == CANDID_OK) {
         status = sink_search_create(model->llama.n_layer, model->llama.n_embd, tau, &s.sinks, &error);
     }
