@@ -8,7 +8,6 @@
 #include "interventions/measure.h"
 
 #define ANSWER_TOKENS 64
-#define DEFAULT_PROMPT "Please help me describe the image in detail."
 
 /* Sums over the images, (n_layer, n_head) each. */
 struct heads {
@@ -25,7 +24,7 @@ static candid_status heads_create(struct heads *h, const struct candid_model *m,
     h->divergence = calloc(n, sizeof *h->divergence);
     h->mass = calloc(n, sizeof *h->mass);
     return h->vhd && h->attention && h->divergence && h->mass ? CANDID_OK
-                                                             : fail_memory(error, "a head table", n * sizeof *h->vhd);
+                                                              : fail_memory(error, "a head table", n * sizeof *h->vhd);
 }
 
 static void heads_free(struct heads *h) {
@@ -57,11 +56,11 @@ static candid_status run_image(candid_context *context, struct run_options *o, c
     candid_image *image = NULL;
     TRY(candid_image_load(path, &image, error));
     const candid_image *images[] = {image};
-    struct calibrate_request c = {.max_new_tokens = o->generate.max_new_tokens ? o->generate.max_new_tokens
-                                                                               : ANSWER_TOKENS};
+    struct calibrate_request c = {.max_new_tokens =
+                                      o->generate.max_new_tokens ? o->generate.max_new_tokens : ANSWER_TOKENS};
     c.observer = (struct observer){.cancelled = interrupt_requested};
     candid_status status =
-        request_prepare(context, images, 1, o->prompt ? o->prompt : DEFAULT_PROMPT, &o->generate, &c.request, error);
+        request_prepare(context, images, 1, o->prompt ? o->prompt : CAPTION_PROMPT, &o->generate, &c.request, error);
     if (status == CANDID_OK) {
         status = request_encode(context, images, &c.request, o->generate.config, &c.observer, error);
         status = status == CANDID_OK ? measure(h, context->model, &c.request, error) : status;
@@ -113,15 +112,16 @@ static void add_top(cJSON *out, const char *name, const struct heads *h, const d
 
 static cJSON *to_json(const struct heads *h, const struct candid_model *m, const char *prompt) {
     cJSON *out = cJSON_CreateObject();
-    cJSON_AddStringToObject(out, "comment",
-                            "Head table by candid calibrate heads: per layer and head, means over the images of the distance of the "
-                            "last prompt row's output with and without the image (vhd) and of the attention to the image in the "
-                            "rows that predict the answer");
+    cJSON_AddStringToObject(
+        out, "comment",
+        "Head table by candid calibrate heads: per layer and head, means over the images of the distance of the "
+        "last prompt row's output with and without the image (vhd) and of the attention to the image in the "
+        "rows that predict the answer");
     cJSON_AddStringToObject(out, "model", m->name);
     cJSON_AddNumberToObject(out, "n_layer", h->n_layer);
     cJSON_AddNumberToObject(out, "n_head", h->n_head);
     cJSON_AddNumberToObject(out, "images", h->n_images);
-    cJSON_AddStringToObject(out, "prompt", prompt ? prompt : DEFAULT_PROMPT);
+    cJSON_AddStringToObject(out, "prompt", prompt ? prompt : CAPTION_PROMPT);
     add_top(out, "top_vhd", h, h->vhd);
     add_top(out, "top_image_attention", h, h->attention);
     add_table(out, "vhd", h, h->vhd);

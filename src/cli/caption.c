@@ -7,8 +7,6 @@
 #include "cli/output.h"
 #include "cli/progress.h"
 
-static const char caption_prompt[] = "Please help me describe the image in detail.";
-
 struct run {
     struct run_options options;
     char **paths;
@@ -210,7 +208,7 @@ int command_caption(int argc, char **argv) {
         "Describes each image. The answer goes to standard output (streamed on a terminal), the speed line\n"
         "to standard error.\n\n"
         "  --prompt TEXT           instead of \"Please help me describe the image in detail.\"\n",
-        caption_prompt);
+        CAPTION_PROMPT);
 }
 
 int command_ask(int argc, char **argv) {

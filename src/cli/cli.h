@@ -28,6 +28,10 @@ int command_bench(int argc, char **argv);
 int command_config(int argc, char **argv);
 int command_methods(int argc, char **argv);
 int command_calibrate(int argc, char **argv);
+int command_inspect(int argc, char **argv);
+
+/* What `candid caption` and `candid inspect` ask without -q. */
+#define CAPTION_PROMPT "Please help me describe the image in detail."
 
 /* ---- options of the commands that run a model ---- */
 struct run_options {

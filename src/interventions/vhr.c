@@ -16,15 +16,13 @@
 #include "core/status.h"
 #include "interventions/common.h"
 
-#define MOST_HEADS 4096
-
 static int ascending(const void *a, const void *b) {
     const float x = *(const float *)a, y = *(const float *)b;
     return (x > y) - (x < y);
 }
 
 float vhr_median(const float *values, int n) {
-    float sorted[MOST_HEADS];
+    float sorted[VHR_MOST_HEADS];
     memcpy(sorted, values, (size_t)n * sizeof *sorted);
     qsort(sorted, (size_t)n, sizeof *sorted, ascending);
     return sorted[(n - 1) / 2];
@@ -45,7 +43,7 @@ static void moments(const double *x, int n, double *mean, double *deviation) {
 
 int vhr_select(const float *own, const float *other, int n_head, int head_dim, const struct vhr_rule *rule,
                float *divergence, uint8_t *selected) {
-    double d[MOST_HEADS], norm[MOST_HEADS];
+    double d[VHR_MOST_HEADS], norm[VHR_MOST_HEADS];
     for (int h = 0; h < n_head; h++) {
         const float *v = own + (size_t)h * (size_t)head_dim, *t = other + (size_t)h * (size_t)head_dim;
         d[h] = norm[h] = 0.0;
@@ -148,7 +146,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
     if (!has_image(job)) {
         return CANDID_OK;
     }
-    if (facts->n_head < 2 || facts->n_head > MOST_HEADS) {
+    if (facts->n_head < 2 || facts->n_head > VHR_MOST_HEADS) {
         return idle(job, "a model with %d heads has none above the median", facts->n_head);
     }
     struct vhr_state *v;

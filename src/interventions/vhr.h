@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define VHR_MOST_HEADS 4096
+
 struct vhr_rule {
     bool squared;      /* divergence is the squared distance, else the distance */
     bool text_squared; /* the text-only branch's norm is squared, else plain */
@@ -15,12 +17,12 @@ struct vhr_rule {
 /*
  * Vision-aware head divergence D and the heads whose D exceeds the lower median. own, other: (n_head, head_dim), head
  * outputs of the last prompt row with and without the image. divergence: [n_head], after the filter; selected: [n_head]
- * flags. Returns the number selected.
+ * flags. n_head <= VHR_MOST_HEADS. Returns the number selected.
  */
 int vhr_select(const float *own, const float *other, int n_head, int head_dim, const struct vhr_rule *rule,
                float *divergence, uint8_t *selected);
 
-/* Lower median of n values: element (n - 1) / 2 of the sorted list. n <= 4096. */
+/* Lower median of n values: element (n - 1) / 2 of the sorted list. n <= VHR_MOST_HEADS. */
 float vhr_median(const float *values, int n);
 
 #endif
