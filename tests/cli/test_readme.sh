@@ -9,13 +9,14 @@ cp "$image" "$work/play/photos/one.png"
 cp "$demo_model" "$work/play/llava.gguf"
 cp "$demo_model" "$work/play/mmproj.gguf"
 ln -s "$SOURCE_DIR/tests/golden/hf/llava15_mha" "$work/play/llava-1.5-7b-hf"
+ln -s "$SOURCE_DIR/configs" "$SOURCE_DIR/models" "$SOURCE_DIR/examples" "$work/play/"
 cd "$work/play" || exit 1
 count=0
 while IFS= read -r command; do
     PATH="$work/bin:$PATH" bash -c "$command" >"$work/out" 2>"$work/err" </dev/null || fail "in the documentation: $command"
     count=$((count + 1))
 done < <(awk '/^```sh/ {inside = 1; next} /^```/ {inside = 0} inside && /^candid /' "$SOURCE_DIR/README.md" "$SOURCE_DIR"/docs/*.md)
-[ $count -ge 13 ] || fail "only $count commands found"
+[ $count -ge 21 ] || fail "only $count commands found"
 # The two commands of the first screen exist (this very run may be inside ./dev test).
 grep -q '^\./dev demo' "$SOURCE_DIR/README.md" && grep -q '^\./dev test' "$SOURCE_DIR/README.md" || fail "the two commands"
 "$SOURCE_DIR/dev" --help >/dev/null || fail "./dev --help"
