@@ -100,9 +100,8 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
                                          .max_share = 1e9f,
                                          .eps = 1.0f};
     plan->whole_prompt = true;
-    struct plan_note *note = &plan->notes[plan->n_notes - 1];
-    note->report = report;
-    note->state = a;
+    job->note->report = report;
+    job->note->state = a;
     return CANDID_OK;
 }
 

@@ -53,9 +53,8 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
                   job->facts->name);
     }
     job->plan->order = order_of(s);
-    struct plan_note *note = &job->plan->notes[job->plan->n_notes - 1];
-    note->report = report;
-    note->state = rings;
+    job->note->report = report;
+    job->note->state = rings;
     return CANDID_OK;
 }
 

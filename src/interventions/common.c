@@ -12,7 +12,7 @@
 candid_status idle(struct compile_job *job, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    vsnprintf(job->idle, PLAN_NOTE, format, args);
+    vsnprintf(job->note->idle, PLAN_NOTE, format, args);
     va_end(args);
     return CANDID_OK;
 }

@@ -34,9 +34,8 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
         step->layers[i / facts->n_head] = step->layers[i / facts->n_head] || heads[i];
         *count += heads[i];
     }
-    struct plan_note *note = &job->plan->notes[job->plan->n_notes - 1];
-    note->report = report;
-    note->state = count;
+    job->note->report = report;
+    job->note->state = count;
     return CANDID_OK;
 }
 

@@ -100,7 +100,7 @@ candid_status interventions_compile(const struct candid_config *config, const st
                                       .plan = plan,
                                       .log = log,
                                       .method = *m,
-                                      .idle = note->idle};
+                                      .note = note};
             status = (*m)->compile(&s, &job, error);
         }
     }
@@ -165,7 +165,7 @@ cJSON *interventions_report(const struct plan *plan) {
         const struct plan_note *note = &plan->notes[i];
         cJSON *one = cJSON_AddObjectToObject(all, note->method->name);
         int64_t done = 0;
-        cJSON *state = cJSON_AddBoolToObject(one, "active", true);
+        cJSON_AddBoolToObject(one, "active", true);
         add_steps(plan, note->method, one, &done);
         if (note->report) {
             note->report(plan, note, one);
@@ -178,7 +178,6 @@ cJSON *interventions_report(const struct plan *plan) {
         } else {
             cJSON_DeleteItemFromObject(one, "why");
         }
-        (void)state;
     }
     return all;
 }

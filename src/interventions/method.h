@@ -80,7 +80,7 @@ struct compile_job {
     struct plan *plan;
     const struct logger *log;
     const struct method *method; /* the one being compiled */
-    char *idle;                  /* [PLAN_NOTE]: why the method does nothing in this request; write it and return OK */
+    struct plan_note *note;      /* its own: write `idle` (see idle() in common.h), `report` and `state` */
 };
 
 struct method {
@@ -94,7 +94,7 @@ struct method {
 
     /* May be NULL: needs nothing. */
     void (*needs)(const struct settings *s, const struct model_facts *facts, struct method_needs *needs);
-    /* Adds steps to job->plan. A method whose settings make it the identity adds none and says so in job->idle. */
+    /* Adds steps to job->plan. A method whose settings make it the identity adds none and says so with idle(). */
     candid_status (*compile)(const struct settings *s, struct compile_job *job, candid_error *error);
 };
 

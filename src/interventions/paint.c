@@ -153,9 +153,8 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
     step->edit.classes = classes;
     step->edit.gain[1] = alpha;
     step->edit.gain[2] = beta;
-    struct plan_note *note = &job->plan->notes[job->plan->n_notes - 1];
-    note->report = report;
-    note->state = state;
+    job->note->report = report;
+    job->note->state = state;
     return CANDID_OK;
 }
 

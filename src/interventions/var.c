@@ -183,9 +183,8 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
         .eps = (once ? 1.0f : (float)image_tokens(job->layout)) * 1e-6f,
         .round_f16 = strcmp(setting_string(s, "rounding"), "f16") == 0,
     };
-    struct plan_note *note = &plan->notes[plan->n_notes - 1];
-    note->report = report;
-    note->state = v;
+    job->note->report = report;
+    job->note->state = v;
     return CANDID_OK;
 }
 

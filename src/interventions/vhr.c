@@ -186,9 +186,8 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
         plan->companions[ROLE_TEXT_ONLY] = true;
         plan->companions[ROLE_PLAIN] = plan->companions[ROLE_PLAIN] || plain;
     }
-    struct plan_note *note = &plan->notes[plan->n_notes - 1];
-    note->report = report;
-    note->state = v;
+    job->note->report = report;
+    job->note->state = v;
     return CANDID_OK;
 }
 
