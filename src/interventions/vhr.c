@@ -28,6 +28,19 @@ float vhr_median(const float *values, int n) {
     return sorted[(n - 1) / 2];
 }
 
+double vhr_t_vhd(const float *divergence, int n_layer, int n_head, int k) {
+    float sorted[MOST_HEADS];
+    double sum = 0.0;
+    for (int l = 0; l < n_layer; l++) {
+        memcpy(sorted, divergence + (size_t)l * (size_t)n_head, (size_t)n_head * sizeof *sorted);
+        qsort(sorted, (size_t)n_head, sizeof *sorted, ascending);
+        for (int h = n_head - 1; h >= 0 && h >= n_head - k; h--) {
+            sum += (double)sorted[h];
+        }
+    }
+    return sum;
+}
+
 /* Mean and unbiased standard deviation. */
 static void moments(const double *x, int n, double *mean, double *deviation) {
     double sum = 0.0, square = 0.0;

@@ -25,4 +25,8 @@ int vhr_select(const float *own, const float *other, int n_head, int head_dim, c
 /* Lower median of n values: element (n - 1) / 2 of the sorted list. n <= VHR_MOST_HEADS. */
 float vhr_median(const float *values, int n);
 
+/* Token-level VHD: the sum over the layers of the k largest divergences of each. divergence: (n_layer, n_head), n_head
+ * <= 4096; a k above n_head counts as n_head. */
+double vhr_t_vhd(const float *divergence, int n_layer, int n_head, int k);
+
 #endif

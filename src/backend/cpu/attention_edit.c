@@ -26,6 +26,11 @@ bool attention_edits_need_mean(const struct row_edits *edits) {
     return edits && attention_mean_edit(edits) < edits->n_edits;
 }
 
+/* |score|, or 0 for a key between the two ranges a row sees, whose score of -inf stays. */
+static float magnitude(float score) {
+    return score == -INFINITY ? 0.0f : fabsf(score);
+}
+
 void attention_edit_scores(const struct row_edits *edits, int first, int last, int head, int n_head, float *s,
                            const float *mean_abs, int n) {
     for (int i = first; i < last; i++) {
@@ -40,10 +45,10 @@ void attention_edit_scores(const struct row_edits *edits, int first, int last, i
         const uint8_t *classes = head_classes(e, head);
         const int classified = n < e->n_classes ? n : e->n_classes;
         for (int j = 0; j < classified; j++) {
-            s[j] += e->gain[classes[j]] * (e->kind == EDIT_SCORES_ABS ? fabsf(s[j]) : mean_abs[j]);
+            s[j] += e->gain[classes[j]] * (e->kind == EDIT_SCORES_ABS ? magnitude(s[j]) : mean_abs[j]);
         }
         for (int j = classified; j < n && e->gain[0] != 0.0f; j++) {
-            s[j] += e->gain[0] * (e->kind == EDIT_SCORES_ABS ? fabsf(s[j]) : mean_abs[j]);
+            s[j] += e->gain[0] * (e->kind == EDIT_SCORES_ABS ? magnitude(s[j]) : mean_abs[j]);
         }
     }
 }

@@ -1,0 +1,49 @@
+/* The backends that tests of methods run on. A backend that this build or machine lacks is left out of the list. */
+#ifndef CANDID_TESTS_BACKENDS_H
+#define CANDID_TESTS_BACKENDS_H
+
+#include "backend/backend.h"
+
+struct tested_backend {
+    const char *name;
+    candid_status (*create)(struct backend **out, candid_error *error);
+    bool observes; /* shows attention probabilities to an observer */
+};
+
+static inline candid_status create_cpu_exact(struct backend **out, candid_error *error) {
+    return backend_cpu_create(CANDID_PRECISION_EXACT, 2, NULL, out, error);
+}
+
+static inline candid_status create_cpu_fast(struct backend **out, candid_error *error) {
+    return backend_cpu_create(CANDID_PRECISION_FAST, 2, NULL, out, error);
+}
+
+static const struct tested_backend tested_backends[] = {
+    {"cpu exact", create_cpu_exact, true},
+    {"cpu fast", create_cpu_fast, true},
+};
+#define N_TESTED_BACKENDS (sizeof tested_backends / sizeof *tested_backends)
+
+static inline struct backend *tested_backend_open(const struct tested_backend *t) {
+    struct backend *b = NULL;
+    candid_error error = {CANDID_OK, ""};
+    if (t->create(&b, &error) != CANDID_OK) {
+        fail_msg("%s: %s", t->name, error.message);
+    }
+    return b;
+}
+
+/* n floats in the backend's memory: those of `host`, or NaN when it is NULL. */
+static inline float *device_copy(struct backend *b, const float *host, size_t n) {
+    void *memory = NULL;
+    assert_int_equal(b->ops->alloc(b, n * sizeof(float), &memory, NULL), CANDID_OK);
+    float *poison = host ? NULL : malloc(n * sizeof *poison);
+    for (size_t i = 0; poison && i < n; i++) {
+        poison[i] = NAN;
+    }
+    b->ops->upload(b, memory, host ? host : poison, n * sizeof(float));
+    free(poison);
+    return memory;
+}
+
+#endif
