@@ -29,7 +29,7 @@ float vhr_median(const float *values, int n) {
 }
 
 double vhr_t_vhd(const float *divergence, int n_layer, int n_head, int k) {
-    float sorted[MOST_HEADS];
+    float sorted[VHR_MOST_HEADS];
     double sum = 0.0;
     for (int l = 0; l < n_layer; l++) {
         memcpy(sorted, divergence + (size_t)l * (size_t)n_head, (size_t)n_head * sizeof *sorted);
