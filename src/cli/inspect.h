@@ -33,7 +33,7 @@ struct sinks {
 /* Everything there is to show. */
 struct inspection {
     const struct run_options *options;
-    const struct candid_model *model;
+    struct candid_model *model;
     candid_context *context;
     const char *path, *out; /* of the image; directory for results */
     char *command;          /* the command line */

@@ -99,6 +99,9 @@ int inspect_sink_cell(const struct inspection *in, int position) {
 }
 
 const char *inspect_geometry(const struct inspection *in) {
+    if (in->mode != CANDID_PREPROCESS_ANYRES && in->map.width == in->map.height) {
+        return "The model saw the whole image.";
+    }
     switch (in->mode) {
     case CANDID_PREPROCESS_PAD:
         return "The image was padded to a square. Cells on the padding lie outside the picture and are not drawn.";

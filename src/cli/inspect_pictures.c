@@ -13,7 +13,7 @@
 
 #define SHEET_SIDE 176 /* longer side of one picture on a contact sheet */
 #define SHEET_GAP  10
-#define LABEL      18
+#define LABEL      26
 #define NAME_SIZE  96
 
 static const uint8_t black[3] = {0, 0, 0}, grey[3] = {110, 110, 110}, red[3] = {230, 0, 60}, white[3] = {255, 255, 255};
@@ -92,8 +92,8 @@ static candid_status write_sheet(const struct inspection *in, const struct atten
                             rows * (h + LABEL + SHEET_GAP) + 2 * LABEL + SHEET_GAP, &sheet, error),
              status, done);
     inspect_word(in, word, title, sizeof title);
-    snprintf(text, sizeof text, "\"%s\"%s, each layer at its own scale", title, run);
-    picture_text(&sheet, SHEET_GAP, SHEET_GAP, text, columns > 2 ? 2 : 1, black);
+    snprintf(text, sizeof text, "\"%s\"%s, each layer at a scale of its own", title, run);
+    picture_text(&sheet, SHEET_GAP, SHEET_GAP, text, 2, black);
     for (int l = 0; l < in->n_layer; l++) {
         const int x = SHEET_GAP + l % columns * (w + SHEET_GAP),
                   y = 2 * LABEL + SHEET_GAP + l / columns * (h + LABEL + SHEET_GAP);
@@ -105,7 +105,7 @@ static candid_status write_sheet(const struct inspection *in, const struct atten
         if (status == CANDID_OK) {
             picture_paste(&sheet, x, y, one.rgb, w, h);
             snprintf(text, sizeof text, "layer %d", l);
-            picture_text(&sheet, x, y + h + 4, text, 1, black);
+            picture_text(&sheet, x, y + h + 6, text, 2, black);
         }
         picture_free(&one);
         if (status != CANDID_OK) {
