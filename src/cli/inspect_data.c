@@ -98,6 +98,14 @@ int inspect_sink_cell(const struct inspection *in, int position) {
     return cell;
 }
 
+int inspect_sink_cells(const struct inspection *in) {
+    int n = 0;
+    for (int i = 0; i < in->n_prompt; i++) {
+        n += in->sinks.layers[i] > 0 && inspect_sink_cell(in, i) >= 0;
+    }
+    return n;
+}
+
 const char *inspect_geometry(const struct inspection *in) {
     if (in->mode != CANDID_PREPROCESS_ANYRES && in->map.width == in->map.height) {
         return "The model saw the whole image.";

@@ -26,7 +26,7 @@ static const char style[] =
     "white-space:nowrap}h2 "
     ".chip{font-size:1.1rem}.pic,.sinks{position:relative;display:block;width:100%;overflow:hidden;"
     "background:#eee}.pic>*,.sinks>*{position:absolute;left:0;top:0;width:100%;height:100%}.heat{opacity:var(--heat,1)}"
-    "table{border-collapse:separate;border-spacing:8px "
+    ".wide{overflow-x:auto}table{min-width:720px;border-collapse:separate;border-spacing:8px "
     "4px;margin-left:-8px}td,th{vertical-align:top;font-weight:normal;"
     "text-align:left;font-size:.9rem;width:19%}th.run{width:5em;font-weight:bold;padding-top:.4em}"
     ".sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:8px;margin:.4em 0 1em}"
@@ -210,12 +210,12 @@ static candid_status write_word(FILE *f, const struct inspection *in, size_t k, 
     page_string(f, text);
     fprintf(f, "</span> <span class=quiet>token %zu of the answer</span></h2>\n", in->words[k].token + 1);
     write_shares(f, in, k);
-    fputs("<table>\n", f);
+    fputs("<div class=wide><table>\n", f);
     TRY(write_row(f, in, &in->before, k, "without", cells, error));
     if (in->has_after) {
         TRY(write_row(f, in, &in->after, k, "with", cells, error));
     }
-    fputs("</table>\n<details><summary>Every layer (each at a scale of its own)</summary>\n", f);
+    fputs("</table></div>\n<details><summary>Every layer (each at a scale of its own)</summary>\n", f);
     TRY(write_layers(f, in, &in->before, k, "Without", cells, error));
     if (in->has_after) {
         TRY(write_layers(f, in, &in->after, k, "With", cells, error));

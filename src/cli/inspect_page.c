@@ -149,21 +149,22 @@ static void write_sink_counts(FILE *f, const struct inspection *in, int framed) 
 }
 
 void page_sinks(FILE *f, const struct inspection *in) {
-    int framed = 0;
-    fprintf(f, "<div class=sinks><i class=shown></i><svg viewBox=\"0 0 %d %d\" preserveAspectRatio=none>",
-            in->map.width, in->map.height);
+    const int framed = inspect_sink_cells(in);
+    if (framed > 0) {
+        fprintf(f, "<div class=sinks><i class=shown></i><svg viewBox=\"0 0 %d %d\" preserveAspectRatio=none>",
+                in->map.width, in->map.height);
+    }
     for (int i = 0; i < in->n_prompt; i++) {
         const int n = in->sinks.layers[i], cell = n > 0 ? inspect_sink_cell(in, i) : -1;
         if (cell >= 0) {
             const struct image_rect r = view_map_cell(&in->map, cell / in->map.grid, cell % in->map.grid);
-            framed++;
             fprintf(f,
                     "<rect x=%.2f y=%.2f width=%.2f height=%.2f vector-effect=non-scaling-stroke><title>row %d, column "
                     "%d: a sink in %d of %d layers</title></rect>",
                     r.x0, r.y0, r.x1 - r.x0, r.y1 - r.y0, cell / in->map.grid, cell % in->map.grid, n, in->n_layer);
         }
     }
-    fputs("</svg></div>", f);
+    fputs(framed > 0 ? "</svg></div>" : "", f);
     write_sink_counts(f, in, framed);
 }
 

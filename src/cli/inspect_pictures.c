@@ -229,10 +229,10 @@ static candid_status write_sinks(const struct inspection *in, candid_error *erro
 
 /* ---- all of it ----------------------------------------------------------------------------------- */
 
-/* The image at a size at which overlays can be read: the longer side from 448 to 1024 pixels. */
+/* The image at a size at which overlays can be read: the longer side from 448 to 768 pixels. */
 static candid_status make_shown(struct inspection *in, candid_error *error) {
     const int w = in->image->width, h = in->image->height, longer = w > h ? w : h;
-    const int target = longer < 448 ? 448 : longer > 1024 ? 1024 : longer;
+    const int target = longer < 448 ? 448 : longer > 768 ? 768 : longer;
     const int width = (int)((int64_t)w * target / longer), height = (int)((int64_t)h * target / longer);
     return image_resize_bicubic(in->image, width > 0 ? width : 1, height > 0 ? height : 1, &in->shown, error);
 }
@@ -254,7 +254,7 @@ static candid_status write_all(const struct inspection *in, float *cells, candid
                         error));
     }
     TRY(write_heads(in, in->divergence, "Head divergence, image vs. none", "heads-divergence.png", error));
-    return in->sinks.known ? write_sinks(in, error) : CANDID_OK;
+    return in->sinks.known && inspect_sink_cells(in) > 0 ? write_sinks(in, error) : CANDID_OK;
 }
 
 candid_status inspect_write_pictures(struct inspection *in, candid_error *error) {
