@@ -159,7 +159,10 @@ static candid_status write_row(FILE *f, const struct inspection *in, const struc
         if (columns[i].group < 0) {
             fprintf(f, "%s", columns[i].name);
         } else {
-            fprintf(f, "%s: layers %d–%d", columns[i].name, begin, end - 1);
+            fprintf(f, "%s: layer%s %d", columns[i].name, end - begin > 1 ? "s" : "", begin);
+            if (end - begin > 1) {
+                fprintf(f, "–%d", end - 1);
+            }
         }
         fputs("</td>", f);
     }
