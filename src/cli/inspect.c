@@ -215,6 +215,7 @@ static candid_status answer(struct inspection *in, candid_error *error) {
 
 static candid_status run_all(struct inspection *in, const char *words, candid_error *error) {
     TRY(answer(in, error));
+    in->model->log = (struct logger){0}; /* the runs to come would only repeat the warnings */
     TRY(choose_words(in, words, error));
     in->has_after = strcmp(in->result->interventions, "{}") != 0;
     TRY(inspect_record(in, error));
@@ -262,7 +263,8 @@ static int inspect(struct run_options *o, const struct own_options *own, char *c
         } else {
             printf("%s\n", in.result->text);
             print_interventions(stderr, in.result->interventions);
-            fprintf(stderr, "candid: %zu words inspected; open %s/index.html\n", in.n_words, own->out);
+            fprintf(stderr, "candid: %zu word%s inspected; open %s/index.html\n", in.n_words,
+                    in.n_words == 1 ? "" : "s", own->out);
         }
     }
     inspection_free(&in);

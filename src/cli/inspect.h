@@ -33,7 +33,7 @@ struct sinks {
 /* Everything there is to show. */
 struct inspection {
     const struct run_options *options;
-    const struct candid_model *model;
+    struct candid_model *model;
     candid_context *context;
     const char *path, *out; /* of the image; directory for results */
     char *command;          /* the command line */
@@ -89,6 +89,9 @@ void inspect_slug(const struct inspection *in, size_t word, char *buffer, size_t
 
 /* The image's cell that a position of the prompt in the run of the sinks is, or -1. */
 int inspect_sink_cell(const struct inspection *in, int position);
+
+/* How many cells of the image are sinks. */
+int inspect_sink_cells(const struct inspection *in);
 
 /* The sentence that says how the grid lies on the image. */
 const char *inspect_geometry(const struct inspection *in);

@@ -98,7 +98,18 @@ int inspect_sink_cell(const struct inspection *in, int position) {
     return cell;
 }
 
+int inspect_sink_cells(const struct inspection *in) {
+    int n = 0;
+    for (int i = 0; i < in->n_prompt; i++) {
+        n += in->sinks.layers[i] > 0 && inspect_sink_cell(in, i) >= 0;
+    }
+    return n;
+}
+
 const char *inspect_geometry(const struct inspection *in) {
+    if (in->mode != CANDID_PREPROCESS_ANYRES && in->map.width == in->map.height) {
+        return "The model saw the whole image.";
+    }
     switch (in->mode) {
     case CANDID_PREPROCESS_PAD:
         return "The image was padded to a square. Cells on the padding lie outside the picture and are not drawn.";

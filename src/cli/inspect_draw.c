@@ -16,7 +16,7 @@
 #include <stb_easy_font.h>
 #pragma GCC diagnostic pop
 
-#define MOST_LETTERS 64
+#define MOST_LETTERS 128
 
 candid_status picture_create(int width, int height, struct picture *out, candid_error *error) {
     const size_t bytes = 3 * (size_t)width * (size_t)height;

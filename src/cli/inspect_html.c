@@ -26,10 +26,10 @@ static const char style[] =
     "white-space:nowrap}h2 "
     ".chip{font-size:1.1rem}.pic,.sinks{position:relative;display:block;width:100%;overflow:hidden;"
     "background:#eee}.pic>*,.sinks>*{position:absolute;left:0;top:0;width:100%;height:100%}.heat{opacity:var(--heat,1)}"
-    "table{border-collapse:separate;border-spacing:8px "
+    ".wide{overflow-x:auto}table{min-width:720px;border-collapse:separate;border-spacing:8px "
     "4px;margin-left:-8px}td,th{vertical-align:top;font-weight:normal;"
     "text-align:left;font-size:.9rem;width:19%}th.run{width:5em;font-weight:bold;padding-top:.4em}"
-    ".sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(128px,1fr));gap:8px;margin:.4em 0 1em}"
+    ".sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:8px;margin:.4em 0 1em}"
     ".sheet div{font-size:.8rem;color:#555}details{margin:.6em 0}summary{cursor:pointer}"
     ".scale{display:inline-block;width:160px;height:12px;vertical-align:middle;background:linear-gradient(90deg,#"
     "000004,"
@@ -159,7 +159,10 @@ static candid_status write_row(FILE *f, const struct inspection *in, const struc
         if (columns[i].group < 0) {
             fprintf(f, "%s", columns[i].name);
         } else {
-            fprintf(f, "%s: layers %d–%d", columns[i].name, begin, end - 1);
+            fprintf(f, "%s: layer%s %d", columns[i].name, end - begin > 1 ? "s" : "", begin);
+            if (end - begin > 1) {
+                fprintf(f, "–%d", end - 1);
+            }
         }
         fputs("</td>", f);
     }
@@ -195,10 +198,10 @@ static void write_shares(FILE *f, const struct inspection *in, size_t word) {
         fprintf(f, "<p>Of all attention, <b>%.1f %%</b> was on the image", 100 * (double)before);
     }
     if (padding > 0.0f && in->has_after) {
-        fprintf(f, "; of that, on nothing but padding: %.1f %% and %.1f %%", 100 * (double)padding,
+        fprintf(f, "; on cells that show nothing but padding, %.1f %% and %.1f %%", 100 * (double)padding,
                 100 * (double)padding_after);
     } else if (padding > 0.0f) {
-        fprintf(f, "; of that, %.1f %% on nothing but padding", 100 * (double)padding);
+        fprintf(f, ", %.1f %% on cells that show nothing but padding", 100 * (double)padding);
     }
     fputs(". (Mean of all heads and layers.)</p>\n", f);
 }
@@ -210,12 +213,12 @@ static candid_status write_word(FILE *f, const struct inspection *in, size_t k, 
     page_string(f, text);
     fprintf(f, "</span> <span class=quiet>token %zu of the answer</span></h2>\n", in->words[k].token + 1);
     write_shares(f, in, k);
-    fputs("<table>\n", f);
+    fputs("<div class=wide><table>\n", f);
     TRY(write_row(f, in, &in->before, k, "without", cells, error));
     if (in->has_after) {
         TRY(write_row(f, in, &in->after, k, "with", cells, error));
     }
-    fputs("</table>\n<details><summary>Every layer (each at its own scale)</summary>\n", f);
+    fputs("</table></div>\n<details><summary>Every layer (each at a scale of its own)</summary>\n", f);
     TRY(write_layers(f, in, &in->before, k, "Without", cells, error));
     if (in->has_after) {
         TRY(write_layers(f, in, &in->after, k, "With", cells, error));

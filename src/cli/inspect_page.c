@@ -124,16 +124,38 @@ void page_heads(FILE *f, const struct inspection *in, const float *values, float
 
 /* ---- sinks --------------------------------------------------------------------------------------- */
 
+/* What the picture of the sinks does not show. */
+static void write_sink_counts(FILE *f, const struct inspection *in, int framed) {
+    int elsewhere = 0, in_text = 0;
+    for (int i = 0; i < in->n_prompt; i++) {
+        const bool within = i >= in->image_begin && i < in->image_begin + in->n_image;
+        elsewhere += in->sinks.layers[i] > 0 && within;
+        in_text += in->sinks.layers[i] > 0 && !within;
+    }
+    elsewhere -= framed;
+    fprintf(f, "<p>%s", framed > 0 ? "Point at a frame to see in how many layers it is a sink. " : "");
+    if (framed + elsewhere == 0) {
+        fputs("No token of the image is a sink. ", f);
+    } else if (elsewhere > 0) {
+        fprintf(f, "%d more lie in the tiles. ", elsewhere);
+    }
+    fputs(in_text > 0 ? "Sinks in the text, by position in the prompt:" : "No token of the text is one.", f);
+    for (int i = 0; i < in->n_prompt && in_text > 0; i++) {
+        if (in->sinks.layers[i] > 0 && (i < in->image_begin || i >= in->image_begin + in->n_image)) {
+            fprintf(f, " %d%s", i, --in_text > 0 ? "," : ".");
+        }
+    }
+    fputs("</p>\n", f);
+}
+
 void page_sinks(FILE *f, const struct inspection *in) {
-    int in_image = 0, in_text = 0, elsewhere = 0;
-    fprintf(f, "<div class=sinks><i class=shown></i><svg viewBox=\"0 0 %d %d\" preserveAspectRatio=none>",
-            in->map.width, in->map.height);
+    const int framed = inspect_sink_cells(in);
+    if (framed > 0) {
+        fprintf(f, "<div class=sinks><i class=shown></i><svg viewBox=\"0 0 %d %d\" preserveAspectRatio=none>",
+                in->map.width, in->map.height);
+    }
     for (int i = 0; i < in->n_prompt; i++) {
         const int n = in->sinks.layers[i], cell = n > 0 ? inspect_sink_cell(in, i) : -1;
-        in_image += cell >= 0;
-        const bool within = i >= in->image_begin && i < in->image_begin + in->n_image;
-        elsewhere += n > 0 && cell < 0 && within;
-        in_text += n > 0 && !within;
         if (cell >= 0) {
             const struct image_rect r = view_map_cell(&in->map, cell / in->map.grid, cell % in->map.grid);
             fprintf(f,
@@ -142,13 +164,8 @@ void page_sinks(FILE *f, const struct inspection *in) {
                     r.x0, r.y0, r.x1 - r.x0, r.y1 - r.y0, cell / in->map.grid, cell % in->map.grid, n, in->n_layer);
         }
     }
-    fprintf(f, "</svg></div><p>%d image token%s framed", in_image, in_image == 1 ? "" : "s");
-    if (elsewhere > 0) {
-        fprintf(f, ", %d more in the tiles", elsewhere);
-    }
-    fprintf(f, "; %d text token%s of the prompt", in_text, in_text == 1 ? "" : "s");
-    fprintf(f, "%s. Point at a frame to see in how many layers.</p>\n",
-            in_text == 1 ? " is a sink, too" : " are sinks, too");
+    fputs(framed > 0 ? "</svg></div>" : "", f);
+    write_sink_counts(f, in, framed);
 }
 
 /* ---- interventions ------------------------------------------------------------------------------- */
@@ -184,17 +201,32 @@ static void write_rest(FILE *f, const cJSON *one) {
         if (skip) {
             continue;
         }
-        char *text = cJSON_PrintUnformatted(item);
+        char *text = cJSON_GetArraySize(item) > 12 ? NULL : cJSON_PrintUnformatted(item);
         fputs("<br><span class=quiet>", f);
-        page_string(f, item->string);
+        for (const char *c = item->string; *c; c++) {
+            fputc(*c == '_' ? ' ' : *c, f); /* names of ours */
+        }
         fputs(": ", f);
         if (cJSON_IsNumber(item)) {
             fprintf(f, "%.4g", item->valuedouble);
         } else if (text) {
             page_string(f, text);
+        } else {
+            fprintf(f, "%d", cJSON_GetArraySize(item));
         }
         fputs("</span>", f);
         cJSON_free(text);
+    }
+}
+
+/* What a method edits, without the name of the site that its table puts in front. */
+static void write_edits(FILE *f, const struct method *m) {
+    const char *text = m ? m->edits : "", *colon = strstr(text, ": ");
+    text = colon ? colon + 2 : text;
+    if (*text) {
+        fputc(*text >= 'a' && *text <= 'z' ? *text - 'a' + 'A' : *text, f);
+        page_string(f, text + 1);
+        fputs(". ", f);
     }
 }
 
@@ -204,14 +236,14 @@ static void write_method(FILE *f, const cJSON *one) {
     const cJSON *layers = cJSON_GetObjectItem(one, "layers");
     fputs("<li><b>", f);
     page_string(f, m ? m->title : one->string);
-    fputs("</b>: ", f);
+    fputs("</b> ", f);
     if (!cJSON_IsTrue(cJSON_GetObjectItem(one, "active"))) {
-        fputs("did nothing. ", f);
+        fputs("did nothing: ", f);
         page_string(f, why ? why : "");
         fputs(".", f);
     } else {
-        page_string(f, m ? m->edits : "");
-        fputs(". ", f);
+        fputs("was active. ", f);
+        write_edits(f, m);
         const double edits = number_of(one, "edits"), looked = number_of(one, "head_rows_looked_at");
         if (edits > 0) {
             fprintf(f, "It made %.0f edits, %.0f of them while reading the prompt", edits,

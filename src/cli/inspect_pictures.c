@@ -13,7 +13,7 @@
 
 #define SHEET_SIDE 176 /* longer side of one picture on a contact sheet */
 #define SHEET_GAP  10
-#define LABEL      18
+#define LABEL      26
 #define NAME_SIZE  96
 
 static const uint8_t black[3] = {0, 0, 0}, grey[3] = {110, 110, 110}, red[3] = {230, 0, 60}, white[3] = {255, 255, 255};
@@ -85,15 +85,15 @@ static candid_status write_sheet(const struct inspection *in, const struct atten
     const int rows = (in->n_layer + columns - 1) / columns;
     struct picture sheet = {0};
     struct candid_image *base = NULL;
-    char text[NAME_SIZE], title[48];
+    char text[160], title[32];
     candid_status status;
     TRY_GOTO(image_resize_bicubic(in->shown, w, h, &base, error), status, done);
     TRY_GOTO(picture_create(columns * (w + SHEET_GAP) + SHEET_GAP,
                             rows * (h + LABEL + SHEET_GAP) + 2 * LABEL + SHEET_GAP, &sheet, error),
              status, done);
     inspect_word(in, word, title, sizeof title);
-    snprintf(text, sizeof text, "\"%s\"%s, each layer at its own scale", title, run);
-    picture_text(&sheet, SHEET_GAP, SHEET_GAP, text, columns > 2 ? 2 : 1, black);
+    snprintf(text, sizeof text, "\"%s\"%s, each layer at a scale of its own", title, run);
+    picture_text(&sheet, SHEET_GAP, SHEET_GAP, text, 2, black);
     for (int l = 0; l < in->n_layer; l++) {
         const int x = SHEET_GAP + l % columns * (w + SHEET_GAP),
                   y = 2 * LABEL + SHEET_GAP + l / columns * (h + LABEL + SHEET_GAP);
@@ -105,7 +105,7 @@ static candid_status write_sheet(const struct inspection *in, const struct atten
         if (status == CANDID_OK) {
             picture_paste(&sheet, x, y, one.rgb, w, h);
             snprintf(text, sizeof text, "layer %d", l);
-            picture_text(&sheet, x, y + h + 4, text, 1, black);
+            picture_text(&sheet, x, y + h + 6, text, 2, black);
         }
         picture_free(&one);
         if (status != CANDID_OK) {
@@ -229,10 +229,10 @@ static candid_status write_sinks(const struct inspection *in, candid_error *erro
 
 /* ---- all of it ----------------------------------------------------------------------------------- */
 
-/* The image at a size at which overlays can be read: the longer side from 448 to 1024 pixels. */
+/* The image at a size at which overlays can be read: the longer side from 448 to 768 pixels. */
 static candid_status make_shown(struct inspection *in, candid_error *error) {
     const int w = in->image->width, h = in->image->height, longer = w > h ? w : h;
-    const int target = longer < 448 ? 448 : longer > 1024 ? 1024 : longer;
+    const int target = longer < 448 ? 448 : longer > 768 ? 768 : longer;
     const int width = (int)((int64_t)w * target / longer), height = (int)((int64_t)h * target / longer);
     return image_resize_bicubic(in->image, width > 0 ? width : 1, height > 0 ? height : 1, &in->shown, error);
 }
@@ -254,7 +254,7 @@ static candid_status write_all(const struct inspection *in, float *cells, candid
                         error));
     }
     TRY(write_heads(in, in->divergence, "Head divergence, image vs. none", "heads-divergence.png", error));
-    return in->sinks.known ? write_sinks(in, error) : CANDID_OK;
+    return in->sinks.known && inspect_sink_cells(in) > 0 ? write_sinks(in, error) : CANDID_OK;
 }
 
 candid_status inspect_write_pictures(struct inspection *in, candid_error *error) {

@@ -7,7 +7,7 @@
 
 /* The veil over the image: even the lowest value darkens, so that high ones glow on bright pictures, too. */
 #define LEAST_OPACITY  0.45f
-#define MOST_OPACITY   0.85f
+#define MOST_OPACITY   0.75f
 #define UNSEEN_OPACITY 0.8f
 #define UNSEEN_GREY    235
 #define HEAT_ANCHORS   9
