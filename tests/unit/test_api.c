@@ -318,6 +318,60 @@ static void models_and_contexts_run_in_parallel(void **state) {
     remove("test_api_other.gguf");
 }
 
+/* Methods of one request do not reach the next, also when it fails or is cancelled half-way. */
+static bool cancel_at_once(void *calls) {
+    return ++*(int *)calls > 2;
+}
+
+static void methods_belong_to_their_request(void **state) {
+    (void)state;
+    candid_model_params exact = candid_model_params_default();
+    exact.precision = CANDID_PRECISION_EXACT;
+    candid_model *model = open_ok(MODEL_PATH, &exact);
+    candid_context *context;
+    assert_int_equal(candid_context_create(model, NULL, &context, NULL), CANDID_OK);
+    candid_image *image = test_image(7);
+    const candid_image *images[] = {image};
+    candid_config *config, *broken;
+    static const char all[] = "{\"pai\": {\"layers\": \"0-\"}, \"vhr\": {\"layers\": \"0-\"}, \"cca\": true,"
+                              "\"vista\": {\"sla_layers\": \"0\"}, \"hgai\": {\"layers\": \"0-\"}}";
+    assert_int_equal(candid_config_parse(all, strlen(all), NULL, &config, NULL), CANDID_OK);
+    assert_int_equal(candid_config_parse("{\"var\": true}", 13, NULL, &broken, NULL), CANDID_OK);
+    candid_generate_params plain = short_answer(), edited = short_answer(), failing = short_answer();
+    edited.config = config;
+    failing.config = broken; /* no sink dimensions are known for this model */
+    const candid_result *first, *with, *again, *none = NULL;
+    assert_int_equal(candid_generate(context, images, 1, "what is this", &plain, &first, NULL), CANDID_OK);
+    assert_string_equal(first->interventions, "{}");
+    assert_int_equal(candid_generate(context, images, 1, "what is this", &edited, &with, NULL), CANDID_OK);
+    assert_true(with->stats.fingerprint != first->stats.fingerprint);
+    assert_non_null(strstr(with->interventions, "\"vhr\":{\"active\":true"));
+    candid_error error;
+    assert_int_equal(candid_generate(context, images, 1, "what is this", &failing, &none, &error),
+                     CANDID_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "var.sink_dims"));
+    int calls = 0;
+    edited.should_cancel = cancel_at_once;
+    edited.should_cancel_user_data = &calls;
+    assert_int_equal(candid_generate(context, images, 1, "what is this", &edited, &none, NULL), CANDID_ERROR_CANCELLED);
+    assert_int_equal(candid_generate(context, images, 1, "what is this", &plain, &again, NULL), CANDID_OK);
+    assert_int_equal(again->stats.fingerprint, first->stats.fingerprint);
+    candid_generate_params old = plain; /* a host whose header had no config */
+    old.struct_size = offsetof(candid_generate_params, config);
+    old.config = config;
+    candid_result_free(again);
+    assert_int_equal(candid_generate(context, images, 1, "what is this", &old, &again, NULL), CANDID_OK);
+    assert_int_equal(again->stats.fingerprint, first->stats.fingerprint);
+    candid_result_free(first);
+    candid_result_free(with);
+    candid_result_free(again);
+    candid_config_free(config);
+    candid_config_free(broken);
+    candid_image_free(image);
+    candid_context_free(context);
+    candid_model_free(model);
+}
+
 static void freeing_nothing_is_fine(void **state) {
     (void)state;
     candid_model_free(NULL);
@@ -334,6 +388,7 @@ int main(void) {
         cmocka_unit_test(shorter_structs_keep_defaults),
         cmocka_unit_test(callbacks_stream_stop_and_cancel),
         cmocka_unit_test(models_and_contexts_run_in_parallel),
+        cmocka_unit_test(methods_belong_to_their_request),
         cmocka_unit_test(freeing_nothing_is_fine),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
