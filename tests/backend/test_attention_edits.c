@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/attention_edit.h"
 #include "model/quant.h"
 
 #define MOST_ROWS  60
@@ -542,6 +543,37 @@ static void edits_that_leave_heads_alone(void **state) {
     }
 }
 
+/* Both conditions hold at equality; nothing is edited where nothing can receive. */
+static void conditions_include_their_thresholds(void **state) {
+    (void)state;
+    const uint8_t classes[] = {0, 1, 2, 2}; /* other, whole, whole and part */
+    struct attention_edit e = {.kind = EDIT_PROBS_MOVE,
+                               .classes = classes,
+                               .n_classes = 4,
+                               .from = 4,
+                               .to = 2,
+                               .whole = 6,
+                               .part = 4,
+                               .keep = 0.5f,
+                               .min_mass = 0.5f,
+                               .max_share = 0.5f};
+    for (int f16 = 0; f16 < 2; f16++) {
+        for (int i = 0; i < 4; i++) {
+            struct attention_edit edit = e;
+            float moved = SENTINEL, p[] = {0.5f, 0.25f, 0.125f, 0.125f};
+            const struct row_edits edits = {&edit, 1, &moved};
+            edit.round_f16 = f16;
+            edit.min_mass += i == 1 ? 0x1p-10f : 0;
+            edit.max_share -= i == 2 ? 0x1p-10f : 0;
+            edit.to = i == 3 ? 4 : 2;
+            attention_edit_probs(&edits, 0, 1, p, 4);
+            const float edited[] = {0.5f, 0.375f, 0.0625f, 0.0625f}, plain[] = {0.5f, 0.25f, 0.125f, 0.125f};
+            assert_memory_equal(p, i == 0 ? edited : plain, sizeof p);
+            assert_true(moved == (i == 0 ? 0.125f : -1.0f));
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scores_grow_by_their_magnitude),
@@ -550,6 +582,7 @@ int main(void) {
         cmocka_unit_test(probabilities_move_in_f16),
         cmocka_unit_test(edits_combine),
         cmocka_unit_test(edits_that_leave_heads_alone),
+        cmocka_unit_test(conditions_include_their_thresholds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
