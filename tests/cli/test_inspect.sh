@@ -17,7 +17,7 @@ run 0 "$CANDID" inspect "$image" --out "$dir" --words 2
 out_has "park"
 err_has "2 words inspected"
 has_files index.html inspect.json image.png 01-park-before-{mean,mean-max,early,middle,late,layers}.png \
-    02-cat-before-mean.png heads-attention-before.png heads-divergence.png
+    02-cat-before-mean.png heads-attention-before.png heads-divergence.png sinks.png
 ls "$dir" | grep -qE "after|^03-" && fail "more pictures than asked for"
 [ "$(cat "$dir/notes.txt")" = mine ] || fail "a foreign file was changed"
 for file in "$dir"/*.png; do is_png "$file"; done
@@ -26,7 +26,10 @@ for file in "$dir"/*.png; do is_png "$file"; done
 grep -qiE 'https?://|src="[^d]|url\([^d]|<link|@import' "$dir/index.html" && fail "the page refers to something outside"
 grep -q 'data:image/png;base64,' "$dir/index.html" || fail "the page has no pictures"
 grep -q 'None was switched on' "$dir/index.html" || fail "the page does not say that there was no method"
-grep -q 'Not marked: ' "$dir/index.html" || fail "the page does not say why there are no sinks"
+grep -q 'known massive dimensions exceed 4.33' "$dir/index.html" || fail "the page does not say what its sinks are"
+run 0 "$CANDID" inspect --model "$SOURCE_DIR/tests/golden/hf/llava15_mha" "$image" --words 1 --max-new-tokens 5 --out "$work/other"
+grep -q 'Not marked: ' "$work/other/index.html" || fail "the page does not say why there are no sinks"
+[ ! -e "$work/other/sinks.png" ] || fail "a picture of sinks nobody knows"
 
 # With methods, other words, other geometry; the same directory again. CCA has its own order of image tokens.
 run 0 "$CANDID" inspect --preprocess crop --set vhr=true --set cca=true "--out=$dir" --words=Dog,cat,unicorn \
