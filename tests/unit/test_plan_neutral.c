@@ -62,7 +62,7 @@ static void neutral_settings(void **state) {
     };
     for (int p = 0; p < 2; p++) {
         struct demo d;
-        demo_open(&d, precisions[p], 2);
+        demo_open(&d, precisions[p], 1);
         const uint32_t plain = answer(&d, NULL, true, true, 5);
         for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
             if (answer(&d, configs[i], true, false, 5) != plain) {
@@ -83,7 +83,7 @@ static void nothing_meets_the_conditions(void **state) {
         "{\"act\": {\"threshold\": 1}}", "{\"pai\": {\"layers\": \"7-\"}}", "{\"hgai\": {\"layers\": \"30-31\"}}"};
     for (int p = 0; p < 2; p++) {
         struct demo d;
-        demo_open(&d, precisions[p], 2);
+        demo_open(&d, precisions[p], 1);
         const uint32_t plain = answer(&d, NULL, true, true, 4);
         for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
             assert_int_equal(answer(&d, configs[i], true, false, 4), plain);
@@ -110,7 +110,7 @@ static void without_an_image(void **state) {
     };
     for (int p = 0; p < 2; p++) {
         struct demo d;
-        demo_open(&d, precisions[p], 2);
+        demo_open(&d, precisions[p], 1);
         const uint32_t plain = answer(&d, NULL, false, true, 4);
         for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
             assert_int_equal(answer(&d, configs[i], false, false, 4), plain);

@@ -22,6 +22,7 @@ struct trace {
     int n_rows, n_embd, n_head, n_layer; /* n_rows: of the prompt, without companions */
     float *hidden;                       /* (n_layer + 1, n_rows, n_embd); first the embeddings */
     float *probs;                        /* (n_layer, n_rows, n_head, n_rows) */
+    bool beside;                         /* look at the last n_rows rows of the pass instead: a companion */
 };
 
 static void see(void *user_data, enum site site, int layer, const float *data, int n_rows, int n_cols) {
@@ -29,7 +30,8 @@ static void see(void *user_data, enum site site, int layer, const float *data, i
     if (site == SITE_HIDDEN) {
         const size_t n = (size_t)t->n_rows * (size_t)t->n_embd;
         assert_int_equal(n_cols, t->n_embd);
-        memcpy(t->hidden + (size_t)(layer + 1) * n, data, n * sizeof *data);
+        const int first = t->beside ? n_rows - t->n_rows : 0;
+        memcpy(t->hidden + (size_t)(layer + 1) * n, data + (size_t)first * (size_t)n_cols, n * sizeof *data);
     } else {
         const size_t n = (size_t)t->n_rows * (size_t)t->n_head * (size_t)t->n_rows;
         assert_int_equal(n_cols, t->n_rows);
@@ -38,9 +40,9 @@ static void see(void *user_data, enum site site, int layer, const float *data, i
 }
 
 /* Runs the prompt under observation. */
-static struct trace trace_prompt(struct asked *a, bool probs) {
+static struct trace trace_rows(struct asked *a, bool probs, bool beside) {
     const struct llama_weights *w = &a->demo->model->llama;
-    struct trace t = {a->n_prompt, w->n_embd, w->n_head, w->n_layer, NULL, NULL};
+    struct trace t = {a->n_prompt, w->n_embd, w->n_head, w->n_layer, NULL, NULL, beside};
     const size_t rows = (size_t)t.n_rows;
     t.hidden = calloc((size_t)(t.n_layer + 1) * rows * (size_t)t.n_embd, sizeof *t.hidden);
     t.probs = calloc((size_t)t.n_layer * rows * rows * (size_t)t.n_head, sizeof *t.probs);
@@ -49,6 +51,10 @@ static struct trace trace_prompt(struct asked *a, bool probs) {
         .mask = 1u << SITE_HIDDEN | (probs ? 1u << SITE_ATTENTION_PROBS : 0), .see = see, .user_data = &t};
     demo_prefill(a, NULL, &o);
     return t;
+}
+
+static struct trace trace_prompt(struct asked *a, bool probs) {
+    return trace_rows(a, probs, false);
 }
 
 static void trace_free(struct trace *t) {
@@ -104,7 +110,7 @@ static void only_named_rows_change(void **state) {
     };
     for (int p = 0; p < 2; p++) {
         struct demo d;
-        demo_open(&d, precisions[p], 2);
+        demo_open(&d, precisions[p], 1);
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             struct asked a;
             demo_ask(&a, &d, NULL);
@@ -127,6 +133,34 @@ static void only_named_rows_change(void **state) {
             assert_int_equal(layer, cases[i].layer);
             asked_free(&a);
         }
+        demo_close(&d);
+    }
+}
+
+/* The prompt that runs beside, for comparison, is the prompt without any method. */
+static void companions_carry_no_edits(void **state) {
+    (void)state;
+    static const char *const configs[] = {
+        "{\"vista\": {\"gamma\": 0}, \"pai\": true, " VAR ", \"act\": true}",
+        "{\"vhr\": {\"measure\": \"unreinforced\"}, \"head_scale\": {\"heads\": [[0, 0], [3, 2]]}}"};
+    for (size_t i = 0; i < 2 * sizeof configs / sizeof *configs; i++) {
+        struct demo d;
+        struct asked with, without;
+        demo_open(&d, precisions[i % 2], 1);
+        demo_ask(&without, &d, NULL);
+        struct trace plain = trace_prompt(&without, false);
+        demo_ask(&with, &d, configs[i / 2]);
+        struct trace beside = trace_rows(&with, false, true);
+        for (int row = 0; row < plain.n_rows; row++) {
+            for (int layer = -1; layer < plain.n_layer; layer++) {
+                assert_false(row_differs(&plain, &beside, layer, row));
+            }
+        }
+        assert_int_equal(with.seq->length, with.n_prompt);
+        trace_free(&plain);
+        trace_free(&beside);
+        asked_free(&with);
+        asked_free(&without);
         demo_close(&d);
     }
 }
@@ -184,7 +218,7 @@ static void check_moves(struct demo *d, const char *json) {
 static void moved_attention_keeps_its_sum(void **state) {
     (void)state;
     struct demo d;
-    demo_open(&d, CANDID_PRECISION_EXACT, 2);
+    demo_open(&d, CANDID_PRECISION_EXACT, 1);
     check_moves(&d, "{" VAR "}");
     check_moves(&d, "{\"var\": {\"tau\": 4.5, \"sink_dims\": [1, 181], \"p\": 0, \"summ\": 0, \"rho\": 1}}");
     check_moves(&d, "{\"act\": true}");
@@ -234,7 +268,7 @@ static void answers_leave_the_tables_alone(void **state) {
         struct demo d;
         struct asked a;
         uint8_t *before, *empty, *after;
-        demo_open(&d, precisions[i % 2], 2);
+        demo_open(&d, precisions[i % 2], 1);
         demo_ask(&a, &d, configs[i / 2]);
         const size_t n = copy_tables(a.request.plan, &empty);
         demo_prefill(&a, NULL, NULL);
@@ -258,7 +292,7 @@ static void forks_share_the_plan(void **state) {
     for (int p = 0; p < 2; p++) {
         struct demo d;
         struct asked a;
-        demo_open(&d, precisions[p], 2);
+        demo_open(&d, precisions[p], 1);
         demo_ask(&a, &d, EVERYTHING);
         demo_prefill(&a, NULL, NULL);
         const size_t bytes = demo_vocab(&a) * sizeof(float);
@@ -329,6 +363,7 @@ static void plans_belong_to_their_rows(void **state) {
         {"{" VAR ", \"pai\": true}", NULL, "{\"head_scale\": {\"heads\": [[1, 0], [3, 2]]}, \"hgai\": true}"},
         {EVERYTHING, NULL, "{\"vhr\": true}"},
         {NULL, "{\"act\": true}", NULL},
+        {"{\"head_scale\": {\"heads\": [[1, 0]]}}", "{\"head_scale\": {\"heads\": [[3, 2]]}}", "{\"vhr\": true}"},
     };
     for (size_t i = 0; i < 2 * sizeof configs / sizeof *configs; i++) {
         struct demo d;
@@ -336,7 +371,7 @@ static void plans_belong_to_their_rows(void **state) {
         struct kv_seq *seq[3], *beside[3][ROLE_COUNT];
         struct forward_row *rows = calloc(2048, sizeof *rows);
         int n = 0, wanted = 0, first[4] = {0};
-        demo_open(&d, precisions[i % 2], 2);
+        demo_open(&d, precisions[i % 2], 1);
         OK(llama_reserve(d.context->llama, 2048, error));
         struct kv_cache *kv = NULL;
         OK(kv_cache_create(d.context->backend, kv_cache_shape(d.context->kv), 8192, &kv, error));
@@ -401,9 +436,17 @@ static void prompts_come_in_parts(void **state) {
                                           "{\"mma\": true}",
                                           "{\"cca\": true, " VAR ", \"pai\": true, \"hgai\": true}",
                                           "{\"vhr\": {\"layers\": \"all\"}, \"act\": true}"};
-    static const int sizes[] = {7, 30, 50, 1};
     struct demo d;
-    demo_open(&d, CANDID_PRECISION_EXACT, 2);
+    struct asked any;
+    struct layout layout = {0};
+    demo_open(&d, CANDID_PRECISION_EXACT, 1);
+    demo_ask(&any, &d, NULL);
+    OK(layout_from_prompt(&any.request.prompt, any.request.spans, &layout, error));
+    const struct span *image = layout_find_image(&layout, 0);
+    /* the last would cut off the outer ring's last token */
+    const int sizes[] = {7, 30, image->begin + grid_ring_end(0, image->grid_h, image->grid_w) - 1};
+    layout_free(&layout);
+    asked_free(&any);
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
         struct asked whole;
         demo_ask(&whole, &d, configs[i]);
@@ -453,7 +496,7 @@ static void probes_measure_peaks(void **state) {
     (void)state;
     struct demo d;
     struct asked a;
-    demo_open(&d, CANDID_PRECISION_EXACT, 2);
+    demo_open(&d, CANDID_PRECISION_EXACT, 1);
     demo_ask(&a, &d, "{" VAR "}");
     struct plan_step *step = a.request.plan->steps;
     while (step->kind != PLAN_PROBE_PEAKS) {
@@ -486,10 +529,10 @@ static void probes_measure_peaks(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_named_rows_change),         cmocka_unit_test(moved_attention_keeps_its_sum),
-        cmocka_unit_test(answers_leave_the_tables_alone), cmocka_unit_test(forks_share_the_plan),
-        cmocka_unit_test(plans_belong_to_their_rows),     cmocka_unit_test(prompts_come_in_parts),
-        cmocka_unit_test(probes_measure_peaks),
+        cmocka_unit_test(only_named_rows_change),        cmocka_unit_test(companions_carry_no_edits),
+        cmocka_unit_test(moved_attention_keeps_its_sum), cmocka_unit_test(answers_leave_the_tables_alone),
+        cmocka_unit_test(forks_share_the_plan),          cmocka_unit_test(plans_belong_to_their_rows),
+        cmocka_unit_test(prompts_come_in_parts),         cmocka_unit_test(probes_measure_peaks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
