@@ -61,7 +61,8 @@ struct kv_shape {
 
 enum attention_edit_kind {
     EDIT_SCORES_ABS,      /* s += gain[class] * |s| */
-    EDIT_SCORES_MEAN_ABS, /* s += gain[class] * mean of |s| over all heads */
+    EDIT_SCORES_MEAN_ABS, /* s += gain[class] * mean of |s| over all heads, s as the edits before left it; one per row
+                           */
     PROBE_PROBS_MASS,     /* changes nothing; `moved` is the probability of the keys of `whole` */
     EDIT_PROBS_MOVE,      /* keys of `from` keep `keep` of their probability; the rest goes to `to` in proportion */
 };
@@ -82,15 +83,16 @@ struct attention_edit {
     /* MOVE. A (row, head) is edited if mass(whole) >= min_mass and mass(part) / (mass(whole) + eps) <= max_share. */
     unsigned from, to, whole, part;
     float keep, min_mass, max_share, eps;
-    bool round_f16; /* every intermediate value is rounded to f16, as in a program that works in f16 */
+    bool round_f16; /* every intermediate value is rounded to f16, as in a program that works in f16; the row's
+                     * probabilities too, also of a head that is then left alone */
 };
 
 /* The edits of one row, in order. */
 struct row_edits {
     const struct attention_edit *edits; /* [n_edits] */
     int n_edits;
-    float
-        *moved; /* host (n_edits, n_head), written: mass moved (scores: 0; MASS: see there), or -1 where the edit left the head alone */
+    float *moved; /* host (n_edits, n_head), written: mass moved (scores: 0; MASS: see there), or -1 where the edit left
+                     the head alone */
 };
 
 /* One query row over the keys of its sequence. */

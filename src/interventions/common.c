@@ -57,6 +57,25 @@ candid_status add_attention(const struct settings *s, struct compile_job *job, e
     return select_layers(s, "layers", job, (*out)->layers, error);
 }
 
+candid_status raise_image_scores(const struct settings *s, struct compile_job *job, enum attention_edit_kind kind,
+                                 unsigned rows, candid_error *error) {
+    const float alpha = setting_float(s, "alpha");
+    if (alpha == 0.0f) {
+        return idle(job, "alpha = 0 adds nothing");
+    }
+    if (!has_image(job)) {
+        return CANDID_OK;
+    }
+    uint8_t *classes;
+    TRY(plan_alloc(job->plan, (size_t)job->plan->n_prompt, 1, &classes, error));
+    classify_images(job->layout, classes);
+    struct plan_step *step;
+    TRY(add_attention(s, job, kind, rows, &step, error));
+    step->edit.classes = classes;
+    step->edit.gain[1] = alpha;
+    return CANDID_OK;
+}
+
 void report_layers(cJSON *out, const char *name, const bool *layers, int n_layer) {
     cJSON *list = cJSON_AddArrayToObject(out, name);
     for (int l = 0; l < n_layer; l++) {

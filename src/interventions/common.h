@@ -21,11 +21,15 @@ void classify_images(const struct layout *layout, uint8_t *classes);
 candid_status add_attention(const struct settings *s, struct compile_job *job, enum attention_edit_kind kind,
                             unsigned rows, struct plan_step **out, candid_error *error);
 
+/* compile() of a method that raises the scores of image tokens by option `alpha`: idle at 0 or without an image. */
+candid_status raise_image_scores(const struct settings *s, struct compile_job *job, enum attention_edit_kind kind,
+                                 unsigned rows, candid_error *error);
+
 /* Switches on the layers an option of type OPTION_LAYERS names. */
 candid_status select_layers(const struct settings *s, const char *option, struct compile_job *job, bool *layers,
                             candid_error *error);
 
-/* Adds to `out` the numbers of the layers that are on. */
+/* Adds the list of the layers that are on. */
 void report_layers(cJSON *out, const char *name, const bool *layers, int n_layer);
 
 /*

@@ -5,25 +5,10 @@
  * Jiang et al.: Devils in Middle Layers of Large Vision-Language Models, CVPR 2025, arXiv 2411.16724; code
  * ZhangqiJiang07/middle_layers_indicating_hallucinations (its range of layers is inclusive).
  */
-#include "core/status.h"
 #include "interventions/common.h"
 
 static candid_status compile(const struct settings *s, struct compile_job *job, candid_error *error) {
-    const float alpha = setting_float(s, "alpha");
-    if (alpha == 0.0f) {
-        return idle(job, "alpha = 0 adds nothing");
-    }
-    if (!has_image(job)) {
-        return CANDID_OK;
-    }
-    uint8_t *classes;
-    TRY(plan_alloc(job->plan, (size_t)job->plan->n_prompt, 1, &classes, error));
-    classify_images(job->layout, classes);
-    struct plan_step *step;
-    TRY(add_attention(s, job, EDIT_SCORES_MEAN_ABS, ROW_LAST | ROW_GENERATED, &step, error));
-    step->edit.classes = classes;
-    step->edit.gain[1] = alpha;
-    return CANDID_OK;
+    return raise_image_scores(s, job, EDIT_SCORES_MEAN_ABS, ROW_LAST | ROW_GENERATED, error);
 }
 
 static const struct method_option options[] = {

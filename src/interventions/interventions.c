@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/status.h"
+#include "interventions/common.h"
 
 static bool active(const struct candid_config *config, const char *name) {
     struct settings s;
@@ -136,11 +137,8 @@ static void add_steps(const struct plan *plan, const struct method *method, cJSO
         }
     }
     if (edits) {
-        cJSON *list = cJSON_AddArrayToObject(out, "layers");
-        for (int l = 0; layers && l < plan->n_layer; l++) {
-            if (layers[l]) {
-                cJSON_AddItemToArray(list, cJSON_CreateNumber(l));
-            }
+        if (layers) {
+            report_layers(out, "layers", layers, plan->n_layer);
         }
         cJSON_AddNumberToObject(out, "edits", (double)*done);
         cJSON_AddNumberToObject(out, "edits_in_prompt", (double)in_prompt);

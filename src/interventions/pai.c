@@ -5,26 +5,11 @@
  * Liu et al.: Paying More Attention to Image, ECCV 2024, arXiv 2407.21771; code LALBJ/PAI. With its contrast against a
  * text-only branch on, the released program leaves the first generated token unboosted (its issue 11).
  */
-#include "core/status.h"
 #include "interventions/common.h"
 
 static candid_status compile(const struct settings *s, struct compile_job *job, candid_error *error) {
-    const float alpha = setting_float(s, "alpha");
-    if (alpha == 0.0f) {
-        return idle(job, "alpha = 0 adds nothing");
-    }
-    if (!has_image(job)) {
-        return CANDID_OK;
-    }
-    uint8_t *classes;
-    TRY(plan_alloc(job->plan, (size_t)job->plan->n_prompt, 1, &classes, error));
-    classify_images(job->layout, classes);
     const unsigned rows = (setting_bool(s, "boost_first_token") ? ROW_LAST : 0u) | ROW_GENERATED;
-    struct plan_step *step;
-    TRY(add_attention(s, job, EDIT_SCORES_ABS, rows, &step, error));
-    step->edit.classes = classes;
-    step->edit.gain[1] = alpha;
-    return CANDID_OK;
+    return raise_image_scores(s, job, EDIT_SCORES_ABS, rows, error);
 }
 
 static const struct method_option options[] = {

@@ -5,19 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ok.h"
 #include "api/request.h"
 #include "decode/prefill.h"
 
 #define DEMO_PROMPT "Please help me describe the image in detail."
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        candid_error error_ = {CANDID_OK, ""};                                                                         \
-        candid_error *error = &error_;                                                                                 \
-        if ((call) != CANDID_OK) {                                                                                     \
-            fail_msg("%s: %s", #call, error_.message);                                                                 \
-        }                                                                                                              \
-    } while (0)
 
 struct demo {
     candid_model *model;

@@ -15,20 +15,12 @@
 
 #include <cmocka.h>
 
+#include "../support/ok.h"
 #include "../support/tiny_model.h"
 #include "api/handles.h"
 #include "model/convert.h"
 
 enum { PROMPT = 24, STEPS = 8 };
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        candid_error error_ = {CANDID_OK, ""};                                                                         \
-        candid_error *error = &error_;                                                                                 \
-        if ((call) != CANDID_OK) {                                                                                     \
-            fail_msg("%s: %s", #call, error_.message);                                                                 \
-        }                                                                                                              \
-    } while (0)
 
 static char folder[] = "/tmp/candid-test-exactness-XXXXXX";
 

@@ -14,6 +14,7 @@
 #include <cJSON.h>
 #include <cmocka.h>
 
+#include "../support/ok.h"
 #include "api/handles.h"
 #include "core/json.h"
 #include "lm/prompt.h"
@@ -38,15 +39,6 @@ static int teardown(void **state) {
     json_free(&cases);
     return 0;
 }
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        candid_error error_ = {CANDID_OK, ""};                                                                         \
-        candid_error *error = &error_;                                                                                 \
-        if ((call) != CANDID_OK) {                                                                                     \
-            fail_msg("%s: %s", #call, error_.message);                                                                 \
-        }                                                                                                              \
-    } while (0)
 
 static const cJSON *field(const cJSON *object, const char *name) {
     const cJSON *item = json_find(object, name);

@@ -14,21 +14,13 @@
 #include <cJSON.h>
 #include <cmocka.h>
 
+#include "../support/ok.h"
 #include "api/request.h"
 #include "model/safetensors.h"
 
 #define ROOT         TEST_GOLDEN "/interventions/"
 #define STEPS        16
 #define CONVERSATION "USER: <image>\n{prompt} ASSISTANT:"
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        candid_error error_ = {CANDID_OK, ""};                                                                         \
-        candid_error *error = &error_;                                                                                 \
-        if ((call) != CANDID_OK) {                                                                                     \
-            fail_msg("%s: %s", #call, error_.message);                                                                 \
-        }                                                                                                              \
-    } while (0)
 
 static const char *text_of(const cJSON *item, const char *name) {
     const char *text = cJSON_GetStringValue(cJSON_GetObjectItem(item, name));
