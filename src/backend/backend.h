@@ -80,7 +80,8 @@ struct attention_edit {
 
     float gain[KEY_CLASSES]; /* scores */
 
-    /* MOVE. A (row, head) is edited if mass(whole) >= min_mass and mass(part) / (mass(whole) + eps) <= max_share. */
+    /* MOVE. A (row, head) is edited if mass(whole) >= min_mass, mass(part) / (mass(whole) + eps) <= max_share and,
+     * where part is not empty, mass(part) > 0: a row that sees none of it is left alone. */
     unsigned from, to, whole, part;
     float keep, min_mass, max_share, eps;
     bool round_f16; /* every intermediate value is rounded to f16, as in a program that works in f16; the row's

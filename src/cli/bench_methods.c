@@ -143,12 +143,21 @@ static candid_status run(const struct subject *s, struct timing *t, int round, c
 }
 
 static candid_status add_config(struct timing *t, char *text, candid_error *error) {
+    struct settings s;
     snprintf(t->name, sizeof t->name, "%s", text);
     TRY(candid_config_parse("{}", 2, "--methods", &t->config, error));
     for (char *rest = text, *one; (one = strsep(&rest, "+"));) {
-        char assignment[128];
-        snprintf(assignment, sizeof assignment, strchr(one, '=') ? "%s" : "%s=true", one);
+        char assignment[512];
+        const int n = snprintf(assignment, sizeof assignment, strchr(one, '=') ? "%s" : "%s=true", one);
+        if (n < 0 || (size_t)n >= sizeof assignment) {
+            return fail(error, CANDID_ERROR_ARGUMENT, "--methods: an assignment is longer than %zu characters",
+                        sizeof assignment - 1);
+        }
         TRY(candid_config_set(t->config, assignment, error));
+    }
+    if (config_method(t->config, method_find("paint"), &s)) {
+        return fail(error, CANDID_ERROR_UNSUPPORTED,
+                    "--methods: paint chooses its tokens by a real image, and the benchmark's prompt is random");
     }
     return CANDID_OK;
 }
@@ -204,8 +213,10 @@ candid_status bench_methods(candid_context *c, const char *configs, int rounds, 
     candid_status status =
         all && text ? make_subject(&s, error) : fail_memory(error, "a benchmark", MOST * sizeof *all);
     int n = 1; /* all[0]: nothing on */
-    for (char *rest = text, *one; status == CANDID_OK && n < MOST && (one = next_config(&rest)); n++) {
-        status = add_config(&all[n], one, error);
+    for (char *rest = text, *one; status == CANDID_OK && (one = next_config(&rest)); n++) {
+        status = n < MOST
+                     ? add_config(&all[n], one, error)
+                     : fail(error, CANDID_ERROR_ARGUMENT, "--methods: expected at most %d configurations", MOST - 1);
     }
     if (status == CANDID_OK) {
         snprintf(all[0].name, sizeof all[0].name, "nothing");
@@ -219,7 +230,7 @@ candid_status bench_methods(candid_context *c, const char *configs, int rounds, 
     for (int i = 0; status == CANDID_OK && i < n; i++) {
         report(&all[i], &all[0], rounds, decode_steps, out);
     }
-    for (int i = 0; all && i < n; i++) {
+    for (int i = 0; all && i < n && i < MOST; i++) {
         candid_config_free(all[i].config);
         free(all[i].report);
     }

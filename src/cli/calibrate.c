@@ -2,9 +2,12 @@
 #include "cli/calibrate.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/status.h"
 
 static const char help[] =
     "Usage: candid calibrate sinks [options] [IMAGE...|DIR]\n"
@@ -58,15 +61,20 @@ candid_status calibrate_run(candid_context *context, struct calibrate_request *c
     struct generated out = {0};
     struct sampler *sampler = NULL;
     struct kv_seq *seq = NULL;
+    const int64_t n_prompt = request_length(&c->request), left = context->n_ctx - n_prompt;
+    if (left < 1) {
+        request_free(&c->request);
+        return fail(error, CANDID_ERROR_CONTEXT,
+                    "the prompt has %" PRId64 " tokens, the context window (--ctx) holds %d", n_prompt, context->n_ctx);
+    }
     candid_status status = sampler_create(&greedy, m->llama.n_vocab, &sampler, error);
     if (status == CANDID_OK) {
         status = kv_seq_create(context->kv, &seq, error);
     }
     if (status == CANDID_OK) {
         struct generation g = request_generation(context, &c->request, seq);
-        const int64_t left = context->n_ctx - request_length(&c->request);
         g.sampler = sampler;
-        g.max_new_tokens = left < c->max_new_tokens ? (left > 0 ? (int)left : 1) : c->max_new_tokens;
+        g.max_new_tokens = left < c->max_new_tokens ? (int)left : c->max_new_tokens;
         g.stream = &stream;
         g.observer = &c->observer;
         status = generate(&g, &out, error);
@@ -153,6 +161,9 @@ int command_calibrate(int argc, char **argv) {
         code = EXIT_USAGE;
     } else if (!done && (o.json || o.jsonl)) {
         complain("candid calibrate writes its table to --out; --json and --jsonl do not apply");
+        code = EXIT_USAGE;
+    } else if (!done && heads && tau_text) {
+        complain("--tau belongs to candid calibrate sinks");
         code = EXIT_USAGE;
     } else if (!done && heads && o.n_inputs == 0) {
         complain("candid calibrate heads: expected at least one image or directory");

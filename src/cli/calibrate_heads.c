@@ -143,6 +143,9 @@ int calibrate_heads(struct run_options *o, const char *out) {
     candid_status status = code == EXIT_OK ? heads_create(&h, model, &error) : CANDID_OK;
     for (size_t i = 0; code == EXIT_OK && status == CANDID_OK && i < n_paths; i++) {
         status = run_image(context, o, paths[i], &h, &error);
+        if (status != CANDID_OK && !strstr(error.message, paths[i])) {
+            complain("%s:", paths[i]);
+        }
     }
     if (status != CANDID_OK) {
         complain("%s", error.message);

@@ -92,6 +92,10 @@ static cJSON *to_json(const struct candid_model *m, const struct search *s, size
     cJSON_AddNumberToObject(out, "sink_tau", (double)sink_search_tau(s->sinks));
     cJSON_AddNumberToObject(out, "highest_phi", (double)sink_search_highest(s->sinks));
     cJSON_AddNumberToObject(out, "highest_possible_phi", sqrt((double)m->llama.n_embd));
+    if (m->llama.n_layer < 4) {
+        cJSON_AddStringToObject(out, "note",
+                                "sinks are searched in layers from 2 to the last but one: this model has none");
+    }
     cJSON_AddStringToObject(out, "found_in", n == 0 ? "nowhere" : first_token ? "first token" : "highest token");
     cJSON *list = cJSON_AddArrayToObject(out, "sink_dims");
     cJSON *details = cJSON_AddArrayToObject(out, "dims");

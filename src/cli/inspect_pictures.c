@@ -85,7 +85,7 @@ static candid_status write_sheet(const struct inspection *in, const struct atten
     const int rows = (in->n_layer + columns - 1) / columns;
     struct picture sheet = {0};
     struct candid_image *base = NULL;
-    char text[160], title[32];
+    char text[320], title[32];
     candid_status status;
     TRY_GOTO(image_resize_bicubic(in->shown, w, h, &base, error), status, done);
     TRY_GOTO(picture_create(columns * (w + SHEET_GAP) + SHEET_GAP,

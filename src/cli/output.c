@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/crc32.h"
+#include "core/file.h"
 #include "interventions/config.h"
 
 struct output {
@@ -21,6 +22,24 @@ struct output {
     size_t n_held;
     char run[9]; /* checksum of model and settings: lines of another run are other work */
 };
+
+/* The files that options name: their content decides, too. One that cannot be read fails the run soon. */
+static uint32_t add_tables(const candid_config *config, uint32_t crc) {
+    struct settings s;
+    for (const struct method *const *m = methods; *m; m++) {
+        for (int i = 0; config_method(config, *m, &s) && i < (*m)->n_options; i++) {
+            const char *name = (*m)->options[i].type == OPTION_PATH ? setting_string(&s, (*m)->options[i].name) : NULL;
+            char path[4096];
+            struct mapped_file file;
+            if (name && setting_path(&s, name, path, sizeof path) &&
+                file_map(path, "a table", &file, NULL) == CANDID_OK) {
+                crc = crc32_update(crc, file.data, file.size);
+                file_unmap(&file);
+            }
+        }
+    }
+    return crc;
+}
 
 /* Model and settings that decide what an answer is. */
 static void run_id(const struct run_options *o, char id[9]) {
@@ -43,9 +62,10 @@ static void run_id(const struct run_options *o, char id[9]) {
     for (size_t i = 0; i < g->n_stop; i++) {
         crc = crc32_update(crc, g->stop[i], strlen(g->stop[i]) + 1);
     }
-    if (o->config) {
-        const uint32_t checksum = config_checksum(o->config);
+    const uint32_t checksum = config_checksum(o->config);
+    if (checksum != 0) {
         crc = crc32_update(crc, &checksum, sizeof checksum);
+        crc = add_tables(o->config, crc);
     }
     snprintf(id, 9, "%08x", crc);
 }

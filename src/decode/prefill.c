@@ -54,6 +54,7 @@ static int add_image(const struct generation *g, struct row_list *list, struct f
 /* Appends one sequence's rows; returns the position after them. */
 static candid_status add_sequence(const struct generation *g, struct row_list *list, struct kv_seq *seq,
                                   enum plan_role role, int *next_position, candid_error *error) {
+    const int first = list->n;
     int position = 0, index = 0;
     for (size_t i = 0; i < g->prompt->n_chunks; i++) {
         const struct prompt_chunk *chunk = &g->prompt->chunks[i];
@@ -77,7 +78,7 @@ static candid_status add_sequence(const struct generation *g, struct row_list *l
             free(cells);
         }
     }
-    if (list->n > 0 && list->n <= list->capacity) {
+    if (list->n > first && list->n <= list->capacity) {
         list->rows[list->n - 1].want_logits = true;
     }
     *next_position = position;
@@ -107,10 +108,14 @@ static candid_status run_whole(const struct generation *g, const struct row_list
     return llama_forward(g->llama, list->rows, list->n, g->observer, logits, error);
 }
 
+/* Passes of few rows are computed by other kernels, which round differently: the last part must not be one of them. */
+#define FEW_ROWS 8
+
 static candid_status run_parts(const struct generation *g, const struct row_list *list, float *logits,
                                candid_error *error) {
     for (int done = 0, n; done < list->n; done += n) {
-        n = passable(list, done, done, llama_max_rows(g->llama));
+        const int left = list->n - done, most = llama_pass_rows(g->llama), rest = left - most;
+        n = passable(list, done, done, rest > 0 && rest <= FEW_ROWS && most > 2 * FEW_ROWS ? most - FEW_ROWS : most);
         if (n == 0) { /* one ring is larger than a pass */
             n = passable(list, done, done, list->n);
             TRY(llama_reserve(g->llama, n, error));

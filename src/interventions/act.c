@@ -30,7 +30,7 @@ static void found_columns(struct plan_step *step, const struct probe_result *r) 
         const float *sums = r->columns + (size_t)h * (size_t)r->n_keys;
         bool first = true; /* the first position over the threshold is taken for the first token's sink and spared */
         for (int j = 0; j < r->n_keys && (!a->heads || a->heads[at]); j++) {
-            if (sums[j] / (float)(a->n_prompt - j) > a->threshold) {
+            if (r->seen_by[j] > 0 && sums[j] / (float)r->seen_by[j] > a->threshold) {
                 a->classes[at * (size_t)a->n_prompt + (size_t)j] = first ? 0 : KEY_SINK;
                 a->edited[r->layer] = a->edited[r->layer] || !first;
                 first = false;
@@ -52,7 +52,7 @@ static void report(const struct plan *plan, const struct plan_note *note, cJSON 
     }
     cJSON_AddNumberToObject(out, "sinks", sinks);
     cJSON_AddNumberToObject(out, "heads_with_sinks", heads);
-    if (sinks == 0) {
+    if (sinks == 0 && !note->idle[0]) {
         cJSON_AddStringToObject(out, "why", "no position but the first gets a mean attention over the threshold");
     }
 }
@@ -80,7 +80,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
 
     struct plan_step *step;
     TRY(plan_add(plan, PLAN_PROBE_COLUMNS, job->method, &step, error));
-    TRY(select_layers(s, "layers", job, step->layers, error));
+    TRY(select_layers(s, "layers", job, step->layers, NULL, error));
     step->probe_heads = a->heads;
     step->decide = found_columns;
     step->state = a;
@@ -96,6 +96,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
                                          .heads = a->heads,
                                          .from = 1u << KEY_SINK,
                                          .to = 1u,
+                                         .part = 1u << KEY_SINK,
                                          .keep = beta,
                                          .max_share = 1e9f,
                                          .eps = 1.0f};

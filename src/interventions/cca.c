@@ -53,6 +53,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
                   job->facts->name);
     }
     job->plan->order = order_of(s);
+    job->note->acts = true;
     job->note->report = report;
     job->note->state = rings;
     return CANDID_OK;

@@ -1,12 +1,14 @@
 /* Helpers of the methods: layers, key classes, head tables. */
 #include "interventions/common.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/json.h"
+#include "core/log.h"
 #include "core/status.h"
 
 candid_status idle(struct compile_job *job, const char *format, ...) {
@@ -42,10 +44,28 @@ void classify_images(const struct layout *layout, uint8_t *classes) {
     }
 }
 
-candid_status select_layers(const struct settings *s, const char *option, struct compile_job *job, bool *layers,
+candid_status select_layers(const struct settings *s, const char *option, struct compile_job *job, bool *layers, int *n,
                             candid_error *error) {
-    const int n = layers_select(setting_string(s, option), job->facts->n_layer, layers, job->method->name, error);
-    return n < 0 ? CANDID_ERROR_ARGUMENT : CANDID_OK;
+    const char *text = setting_string(s, option);
+    const int count = layers_select(text, job->facts->n_layer, layers, job->method->name, error);
+    if (count < 0) {
+        return CANDID_ERROR_ARGUMENT;
+    }
+    if (count == 0) {
+        idle(job, "%s \"%s\": the model has layers 0 to %d", option, text, job->facts->n_layer - 1);
+    }
+    if (n) {
+        *n = count;
+    }
+    return CANDID_OK;
+}
+
+bool has_text(struct compile_job *job) {
+    if (job->plan->n_prompt > image_tokens(job->layout)) {
+        return true;
+    }
+    idle(job, "the prompt has no text beside the image to compare with");
+    return false;
 }
 
 candid_status add_attention(const struct settings *s, struct compile_job *job, enum attention_edit_kind kind,
@@ -54,7 +74,7 @@ candid_status add_attention(const struct settings *s, struct compile_job *job, e
     (*out)->rows = rows;
     (*out)->edit.kind = kind;
     (*out)->edit.n_classes = job->plan->n_prompt;
-    return select_layers(s, "layers", job, (*out)->layers, error);
+    return select_layers(s, "layers", job, (*out)->layers, NULL, error);
 }
 
 candid_status raise_image_scores(const struct settings *s, struct compile_job *job, enum attention_edit_kind kind,
@@ -103,9 +123,9 @@ static candid_status table_column(const struct json *table, const struct model_f
                         table->label, facts->n_head, layer, column, cJSON_IsArray(row) ? cJSON_GetArraySize(row) : 0);
         }
         for (const cJSON *value = row->child; value; value = value->next) {
-            if (!cJSON_IsNumber(value)) {
-                return fail(error, CANDID_ERROR_FORMAT, "%s: expected numbers in layer %d of \"%s\"", table->label,
-                            layer, column);
+            if (!cJSON_IsNumber(value) || !isfinite((float)value->valuedouble)) {
+                return fail(error, CANDID_ERROR_FORMAT, "%s: expected finite numbers in layer %d of \"%s\"",
+                            table->label, layer, column);
             }
             *values++ = (float)value->valuedouble;
         }
@@ -113,15 +133,42 @@ static candid_status table_column(const struct json *table, const struct model_f
     return CANDID_OK;
 }
 
+static candid_status check_size(const struct json *table, const char *key, int expected, candid_error *error) {
+    const cJSON *item = json_find(table->root, key);
+    char found[JSON_FOUND];
+    if (item && !(cJSON_IsNumber(item) && item->valuedouble == expected)) {
+        return fail(error, CANDID_ERROR_FORMAT,
+                    "%s: expected %s %d (the model's), found %s: was it made for another model?", table->label, key,
+                    expected, json_found(item, found));
+    }
+    return CANDID_OK;
+}
+
+static candid_status check_table(const struct json *table, const struct compile_job *job, candid_error *error) {
+    const struct model_facts *f = job->facts;
+    TRY(check_size(table, "n_layer", f->n_layer, error));
+    TRY(check_size(table, "n_head", f->n_head, error));
+    TRY(check_size(table, "n_embd", f->n_embd, error));
+    const char *model = cJSON_GetStringValue(json_find(table->root, "model"));
+    if (model && strcmp(model, f->name) != 0) {
+        log_write(job->log, CANDID_LOG_WARN, "%s.table: %s was made for model \"%s\", this one is \"%s\"",
+                  job->method->name, table->label, model, f->name);
+    }
+    return CANDID_OK;
+}
+
 candid_status open_table(const struct settings *s, const struct compile_job *job, const char *path, struct json *out,
                          candid_error *error) {
     char full[4096];
-    const bool absolute = path[0] == '/' || !s->folder || !s->folder[0];
-    const int n = snprintf(full, sizeof full, "%s%s%s", absolute ? "" : s->folder, absolute ? "" : "/", path);
-    if (n < 0 || (size_t)n >= sizeof full) {
+    if (!setting_path(s, path, full, sizeof full)) {
         return fail(error, CANDID_ERROR_ARGUMENT, "%s.table: the file name is too long", job->method->name);
     }
-    return json_read(full, (size_t)64 << 20, out, error);
+    TRY(json_read(full, (size_t)64 << 20, out, error));
+    const candid_status status = check_table(out, job, error);
+    if (status != CANDID_OK) {
+        json_free(out);
+    }
+    return status;
 }
 
 candid_status read_head_table(const struct settings *s, const struct compile_job *job, const char *path,

@@ -25,8 +25,9 @@ candid_status add_attention(const struct settings *s, struct compile_job *job, e
 candid_status raise_image_scores(const struct settings *s, struct compile_job *job, enum attention_edit_kind kind,
                                  unsigned rows, candid_error *error);
 
-/* Switches on the layers an option of type OPTION_LAYERS names. */
-candid_status select_layers(const struct settings *s, const char *option, struct compile_job *job, bool *layers,
+/* Switches on the layers an option of type OPTION_LAYERS names. Where the model has none of them that becomes the
+ * reason for doing nothing. *n (may be NULL): how many there are. */
+candid_status select_layers(const struct settings *s, const char *option, struct compile_job *job, bool *layers, int *n,
                             candid_error *error);
 
 /* Adds the list of the layers that are on. */
@@ -40,7 +41,11 @@ void report_layers(cJSON *out, const char *name, const bool *layers, int n_layer
 candid_status select_heads(const struct settings *s, struct compile_job *job, uint8_t *heads, bool *given,
                            candid_error *error);
 
-/* Opens a table file that an option of type OPTION_PATH names. The caller releases *out with json_free. */
+/* Whether the prompt has text beside its images; if not, says so as the reason for doing nothing. */
+bool has_text(struct compile_job *job);
+
+/* Opens a table file that an option of type OPTION_PATH names and checks that it was made for a model of this shape
+ * (another name is a warning). The caller releases *out with json_free. */
 candid_status open_table(const struct settings *s, const struct compile_job *job, const char *path, struct json *out,
                          candid_error *error);
 

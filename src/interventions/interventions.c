@@ -29,8 +29,9 @@ static candid_status want_block(struct method_needs *needs, int block, const str
         }
     }
     if (block < 0 || block >= facts->n_vision_blocks) {
-        return fail(error, CANDID_ERROR_ARGUMENT, "%s: the image encoder runs blocks 0 to %d, block %d was asked for",
-                    method, facts->n_vision_blocks - 1, block);
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "%s: expected a block of the image encoder from 0 to %d, or negative from the end, found %d",
+                    method, facts->n_vision_blocks - 1, block < 0 ? block - facts->n_vision_blocks : block);
     }
     if (needs->n_vision_blocks == (int)(sizeof needs->vision_blocks / sizeof *needs->vision_blocks)) {
         return fail(error, CANDID_ERROR_UNSUPPORTED, "%s: more blocks of the image encoder are asked for than are kept",
@@ -116,45 +117,57 @@ candid_status interventions_compile(const struct candid_config *config, const st
 
 /* ---- report -------------------------------------------------------------------------------------- */
 
-static void add_steps(const struct plan *plan, const struct method *method, cJSON *out, int64_t *done) {
-    int64_t looked = 0, in_prompt = 0;
-    double moved = 0.0;
-    bool moves = false, edits = false;
-    bool *layers = calloc((size_t)plan->n_layer, sizeof *layers);
-    for (int i = 0; i < plan->n_steps; i++) {
-        const struct plan_step *step = &plan->steps[i];
-        if (step->owner != method || step->kind >= PLAN_PROBE_PEAKS) {
-            continue;
-        }
-        edits = true;
-        *done += step->rows_done;
-        in_prompt += step->prompt_rows;
-        looked += step->rows_looked;
-        moved += step->moved;
-        moves = moves || (step->kind == PLAN_ATTENTION && step->edit.kind == EDIT_PROBS_MOVE);
-        for (int l = 0; layers && l < plan->n_layer; l++) {
-            layers[l] = layers[l] || step->layers[l];
-        }
+/* What the steps of one kind of a method did, under one name. */
+struct tally {
+    bool any, moves;
+    int64_t done, in_prompt, looked;
+    double moved;
+    bool *layers; /* [n_layer] */
+};
+
+static void add_step(struct tally *t, const struct plan_step *step, int n_layer) {
+    t->any = true;
+    t->done += step->rows_done;
+    t->in_prompt += step->prompt_rows;
+    t->looked += step->rows_looked;
+    t->moved += step->moved;
+    t->moves = t->moves || (step->kind == PLAN_ATTENTION && step->edit.kind == EDIT_PROBS_MOVE);
+    for (int l = 0; t->layers && l < n_layer; l++) {
+        t->layers[l] = t->layers[l] || step->layers[l];
     }
-    if (edits) {
-        if (layers) {
-            report_layers(out, "layers", layers, plan->n_layer);
-        }
-        cJSON_AddNumberToObject(out, "edits", (double)*done);
-        cJSON_AddNumberToObject(out, "edits_in_prompt", (double)in_prompt);
-        if (looked > 0) {
-            cJSON_AddNumberToObject(out, "head_rows_looked_at", (double)looked);
-        }
-        if (moves) {
-            cJSON_AddNumberToObject(out, "mean_mass_moved", *done > 0 ? moved / (double)*done : 0.0);
-        }
-    }
-    free(layers);
 }
 
-static bool changes_positions(const struct plan *plan, const struct method *method) {
-    return (plan->order != IMAGE_RASTER && strcmp(method->name, "cca") == 0) ||
-           (plan->unlock_end > 0 && strcmp(method->name, "mma") == 0);
+/* The tallies of a method's steps; returns how much it did. */
+static int64_t report_steps(const struct plan *plan, const struct method *method, cJSON *out) {
+    bool *layers = calloc(2 * (size_t)plan->n_layer, sizeof *layers);
+    struct tally edits = {.layers = layers}, mixes = {.layers = layers ? layers + plan->n_layer : NULL};
+    for (int i = 0; i < plan->n_steps; i++) {
+        const struct plan_step *step = &plan->steps[i];
+        if (step->owner == method && step->kind < PLAN_PROBE_PEAKS) {
+            add_step(step->kind == PLAN_MIX_LAYERS ? &mixes : &edits, step, plan->n_layer);
+        }
+    }
+    if (edits.any) {
+        if (edits.layers) {
+            report_layers(out, "layers", edits.layers, plan->n_layer);
+        }
+        cJSON_AddNumberToObject(out, "edits", (double)edits.done);
+        cJSON_AddNumberToObject(out, "edits_in_prompt", (double)edits.in_prompt);
+    }
+    if (edits.looked > 0) {
+        cJSON_AddNumberToObject(out, "head_rows_looked_at", (double)edits.looked);
+    }
+    if (edits.moves) {
+        cJSON_AddNumberToObject(out, "mean_mass_moved", edits.done > 0 ? edits.moved / (double)edits.done : 0.0);
+    }
+    if (mixes.any) {
+        if (mixes.layers) {
+            report_layers(out, "mixed_layers", mixes.layers, plan->n_layer);
+        }
+        cJSON_AddNumberToObject(out, "tokens_mixed", (double)mixes.done);
+    }
+    free(layers);
+    return edits.done + mixes.done;
 }
 
 cJSON *interventions_report(const struct plan *plan) {
@@ -162,19 +175,21 @@ cJSON *interventions_report(const struct plan *plan) {
     for (int i = 0; plan && all && i < plan->n_notes; i++) {
         const struct plan_note *note = &plan->notes[i];
         cJSON *one = cJSON_AddObjectToObject(all, note->method->name);
-        int64_t done = 0;
         cJSON_AddBoolToObject(one, "active", true);
-        add_steps(plan, note->method, one, &done);
+        const int64_t done = report_steps(plan, note->method, one);
         if (note->report) {
             note->report(plan, note, one);
         }
-        if (done == 0 && !changes_positions(plan, note->method)) {
+        if (done == 0 && !note->acts) {
             cJSON_ReplaceItemInObject(one, "active", cJSON_CreateFalse());
             if (!cJSON_GetObjectItem(one, "why")) {
                 cJSON_AddStringToObject(one, "why", note->idle[0] ? note->idle : "no row met its conditions");
             }
         } else {
             cJSON_DeleteItemFromObject(one, "why");
+            if (note->idle[0]) {
+                cJSON_AddStringToObject(one, "left_out", note->idle);
+            }
         }
     }
     return all;

@@ -48,6 +48,9 @@ float setting_float(const struct settings *s, const char *name);
 const char *setting_string(const struct settings *s, const char *name); /* choice, layers or path; NULL where null */
 const cJSON *setting_list(const struct settings *s, const char *name);  /* array, or NULL where null */
 
+/* The file that an OPTION_PATH value names; false when it does not fit. */
+bool setting_path(const struct settings *s, const char *name, char *path, size_t size);
+
 /* What methods may know of the model. */
 struct model_facts {
     const char *name; /* general.name, or "" */

@@ -28,6 +28,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
         "distribution",
         job->facts->name);
     job->plan->unlock_begin = after;
+    job->note->acts = true;
     job->plan->unlock_end = end;
     job->plan->whole_prompt = true;
     return CANDID_OK;

@@ -148,8 +148,13 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
             TRY(classify(s, job, &job->layout->spans[i], state, classes, error));
         }
     }
+    if ((alpha == 0.0f || state->n_local == 0) && (beta == 0.0f || state->n_summary == 0)) {
+        return idle(job, "no token is boosted: %d local with alpha %g, %d summary with beta %g", state->n_local,
+                    (double)alpha, state->n_summary, (double)beta);
+    }
+    const unsigned rows = (setting_bool(s, "boost_first_token") ? ROW_LAST : 0u) | ROW_GENERATED;
     struct plan_step *step;
-    TRY(add_attention(s, job, EDIT_SCORES_ABS, ROW_LAST | ROW_GENERATED, &step, error));
+    TRY(add_attention(s, job, EDIT_SCORES_ABS, rows, &step, error));
     step->edit.classes = classes;
     step->edit.gain[1] = alpha;
     step->edit.gain[2] = beta;
@@ -168,6 +173,9 @@ static const struct method_option options[] = {
     {"summary_block", OPTION_INT, "-1", NULL, NULL, -1000, 1000, NULL,
      "Block whose class token chooses summary tokens; -1: the last block whose output the projector reads (CLIP-L: "
      "22)."},
+    {"boost_first_token", OPTION_BOOL, "true", "true", "false", 0, 0, NULL,
+     "Whether the first generated token is predicted with the boost; in the released program, with PAI's contrast, it "
+     "is not."},
     {"local_ratio", OPTION_FLOAT, "0.25", NULL, NULL, 0, 1, NULL, "Share of the patches that are local tokens."},
 };
 

@@ -1,4 +1,5 @@
 /* Typed access to a method's options, and lists of layers. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -108,4 +109,10 @@ int layers_select(const char *text, int n_layer, bool *out, const char *method, 
         count += out[l];
     }
     return count;
+}
+
+bool setting_path(const struct settings *s, const char *name, char *path, size_t size) {
+    const bool as_is = name[0] == '/' || !s->folder || !s->folder[0];
+    const int n = snprintf(path, size, "%s%s%s", as_is ? "" : s->folder, as_is ? "" : "/", name);
+    return n >= 0 && (size_t)n < size;
 }

@@ -93,9 +93,24 @@ void sink_search_rows(struct sink_search *s, int layer, int first, const float *
     }
 }
 
-static int by_phi(const void *a, const void *b) {
-    const struct sink_dim *x = a, *y = b;
+/* Negative: x comes before y. */
+static int by_phi(const struct sink_dim *x, const struct sink_dim *y) {
     return x->phi == y->phi ? x->dim - y->dim : x->phi < y->phi ? 1 : -1;
+}
+
+/* Keeps the `most` highest in out, highest first; returns their number. */
+static int keep_highest(struct sink_dim *out, int n, int most, struct sink_dim found) {
+    int at = n;
+    while (at > 0 && by_phi(&found, &out[at - 1]) < 0) {
+        at--;
+    }
+    if (at == most) {
+        return n;
+    }
+    const int moved = (n < most ? n : most - 1) - at;
+    memmove(out + at + 1, out + at, (size_t)moved * sizeof *out);
+    out[at] = found;
+    return n < most ? n + 1 : most;
 }
 
 static int consistent(const struct sink_search *s, const struct seen *seen, struct sink_dim *out, int most) {
@@ -113,13 +128,10 @@ static int consistent(const struct sink_search *s, const struct seen *seen, stru
                 phi += one->phi / s->n_prompts;
             }
         }
-        if (found.n_layers > 0 && 2 * found.n_layers >= n_layers && n < most) {
+        if (found.n_layers > 0 && 2 * found.n_layers >= n_layers) {
             found.phi = (float)(phi / found.n_layers);
-            out[n++] = found;
+            n = keep_highest(out, n, most, found);
         }
-    }
-    if (n > 1) {
-        qsort(out, (size_t)n, sizeof *out, by_phi);
     }
     return n;
 }
@@ -132,10 +144,6 @@ int sink_search_result(const struct sink_search *s, struct sink_dim *out, int mo
 
 float sink_search_tau(const struct sink_search *s) {
     return s->tau;
-}
-
-int sink_search_prompts(const struct sink_search *s) {
-    return s->n_prompts;
 }
 
 float sink_search_highest(const struct sink_search *s) {

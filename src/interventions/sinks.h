@@ -32,7 +32,6 @@ struct sink_dim {
 int sink_search_result(const struct sink_search *s, struct sink_dim *out, int most, bool *first_token);
 
 float sink_search_tau(const struct sink_search *s);
-int sink_search_prompts(const struct sink_search *s);
 /* Highest |x_d| / rms(x) of all tokens at layers from 2 to the last but one. */
 float sink_search_highest(const struct sink_search *s);
 

@@ -79,21 +79,42 @@ static void report(const struct plan *plan, const struct plan_note *note, cJSON 
 }
 
 /* A list of dimensions as the plan's own array. */
-static candid_status take_dims(const cJSON *list, struct compile_job *job, const int **dims, int *n,
+static candid_status take_dims(const cJSON *list, const char *from, struct compile_job *job, const int **dims, int *n,
                                candid_error *error) {
     int *out;
+    char found[JSON_FOUND];
     *n = cJSON_GetArraySize(list);
+    if (list && (!cJSON_IsArray(list) || *n == 0)) {
+        return fail(error, CANDID_ERROR_FORMAT, "%s: expected sink_dims to be a list of dimensions, found %s", from,
+                    cJSON_IsArray(list) ? "an empty one" : json_found(list, found));
+    }
     TRY(plan_alloc(job->plan, (size_t)*n, sizeof *out, &out, error));
     *dims = out;
     for (const cJSON *item = list ? list->child : NULL; item; item = item->next) {
         int64_t dim;
         if (!json_is_int(item, 0, job->facts->n_embd - 1, &dim)) {
-            char found[JSON_FOUND];
-            return fail(error, CANDID_ERROR_ARGUMENT, "var.sink_dims: expected dimensions from 0 to %d, found %s",
+            return fail(error, CANDID_ERROR_ARGUMENT, "%s: expected sink dimensions from 0 to %d, found %s", from,
                         job->facts->n_embd - 1, json_found(item, found));
         }
         *out++ = (int)dim;
     }
+    return CANDID_OK;
+}
+
+/* From an option, a table file or what is known of the model. */
+static candid_status find_tau(const struct settings *s, const cJSON *from, const char *label, float *tau,
+                              candid_error *error) {
+    const cJSON *known = json_find(from, "sink_tau");
+    char found[JSON_FOUND];
+    *tau = setting_float(s, "tau");
+    if (*tau != 0.0f) {
+        return CANDID_OK;
+    }
+    if (known && !(cJSON_IsNumber(known) && known->valuedouble > 0.0 && known->valuedouble < 1e6)) {
+        return fail(error, CANDID_ERROR_FORMAT, "%s: expected sink_tau to be a number over 0, found %s", label,
+                    json_found(known, found));
+    }
+    *tau = known ? (float)known->valuedouble : 20.0f;
     return CANDID_OK;
 }
 
@@ -105,18 +126,19 @@ static candid_status find_sinks(const struct settings *s, struct compile_job *jo
     if (path) {
         TRY(open_table(s, job, path, &table, error));
     }
-    const cJSON *list = setting_list(s, "sink_dims"), *from = path ? table.root : job->facts->known;
-    list = list ? list : cJSON_GetObjectItem(from, "sink_dims");
-    const cJSON *known_tau = cJSON_GetObjectItem(from, "sink_tau");
-    *tau = setting_float(s, "tau");
-    if (*tau == 0.0f) {
-        *tau = cJSON_IsNumber(known_tau) && known_tau->valuedouble > 0.0 ? (float)known_tau->valuedouble : 20.0f;
+    const cJSON *option = setting_list(s, "sink_dims"), *from = path ? table.root : job->facts->known;
+    const char *label = path ? table.label : "configs/models.json";
+    candid_status status = find_tau(s, from, label, tau, error);
+    if (status == CANDID_OK) {
+        status = option ? take_dims(option, "var.sink_dims", job, dims, n, error)
+                        : take_dims(json_find(from, "sink_dims"), label, job, dims, n, error);
     }
-    candid_status status = take_dims(list, job, dims, n, error);
     if (status == CANDID_OK && *n == 0) {
-        status = fail(error, CANDID_ERROR_ARGUMENT,
-                      "var.sink_dims: %s%s; find them with `candid calibrate sinks` and set var.table or var.sink_dims",
-                      path ? "the table has none, " : "not known for model ", path ? path : job->facts->name);
+        status = fail(
+            error, CANDID_ERROR_ARGUMENT,
+            "var.sink_dims: none given and none known for model \"%s\"; find them with `candid calibrate sinks` and "
+            "set var.table or var.sink_dims",
+            job->facts->name);
     }
     json_free(&table);
     return status;
@@ -155,9 +177,15 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
 
     struct plan_step *step;
     TRY(plan_add(plan, PLAN_PROBE_PEAKS, job->method, &step, error));
-    TRY(select_layers(s, "layers", job, step->layers, error));
-    if (setting_bool(s, "exclude_last_layer")) {
+    int n_layers;
+    TRY(select_layers(s, "layers", job, step->layers, &n_layers, error));
+    if (setting_bool(s, "exclude_last_layer") && step->layers[plan->n_layer - 1]) {
         step->layers[plan->n_layer - 1] = false;
+        n_layers--;
+    }
+    if (n_layers == 0) {
+        return job->note->idle[0] ? CANDID_OK
+                                  : idle(job, "of its layers only the last is left, and exclude_last_layer is on");
     }
     step->dims = dims;
     step->n_dims = n_dims;

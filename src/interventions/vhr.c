@@ -127,11 +127,13 @@ static void auto_layers(int n_layer, bool *layers) {
     }
 }
 
-static candid_status vhr_layers(const struct settings *s, struct compile_job *job, bool *layers, candid_error *error) {
+static candid_status vhr_layers(const struct settings *s, struct compile_job *job, bool *layers, int *n,
+                                candid_error *error) {
     if (strcmp(setting_string(s, "layers"), "auto") != 0) {
-        return select_layers(s, "layers", job, layers, error);
+        return select_layers(s, "layers", job, layers, n, error);
     }
     auto_layers(job->facts->n_layer, layers);
+    *n = 1; /* at least */
     return CANDID_OK;
 }
 
@@ -156,11 +158,15 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
     if (alpha == 1.0f) {
         return idle(job, "alpha = 1 leaves every head as it is");
     }
-    if (!has_image(job)) {
+    if (!has_image(job) || (!setting_string(s, "table") && !has_text(job))) {
         return CANDID_OK;
     }
-    if (facts->n_head < 2 || facts->n_head > VHR_MOST_HEADS) {
-        return idle(job, "a model with %d heads has none above the median", facts->n_head);
+    if (facts->n_head < 2) {
+        return idle(job, "a model with one head has none above the median");
+    }
+    if (facts->n_head > VHR_MOST_HEADS) {
+        return fail(error, CANDID_ERROR_UNSUPPORTED, "vhr: expected at most %d heads in a layer, found %d",
+                    VHR_MOST_HEADS, facts->n_head);
     }
     struct vhr_state *v;
     TRY(plan_alloc(plan, 1, sizeof *v, &v, error));
@@ -179,12 +185,19 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
     TRY(plan_alloc(plan, n, sizeof *v->divergence, &v->divergence, error));
     TRY(plan_alloc(plan, n, sizeof *v->selected, &v->selected, error));
 
+    for (size_t i = 0; i < n; i++) {
+        v->scale[i] = 1.0f;
+    }
     struct plan_step *step;
+    int n_layers;
     TRY(plan_add(plan, PLAN_SCALE_HEADS, job->method, &step, error));
-    TRY(vhr_layers(s, job, step->layers, error));
+    TRY(vhr_layers(s, job, step->layers, &n_layers, error));
     const bool last_only = strcmp(setting_string(s, "prefill_rows"), "last") == 0;
     step->rows = (last_only ? ROW_LAST : ROW_PROMPT) | ROW_GENERATED;
     step->table = v->scale;
+    if (n_layers == 0) {
+        return CANDID_OK;
+    }
     if (setting_string(s, "table")) {
         TRY(fixed_heads(s, job, v, step->layers, error));
     } else {

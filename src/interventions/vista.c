@@ -52,7 +52,7 @@ static candid_status add_mix(const struct settings *s, struct compile_job *job, 
     if (strcmp(setting_string(s, "sla_layers"), "auto") == 0) {
         auto_mix_layers(job->facts->n_layer, step->layers);
     } else {
-        TRY(select_layers(s, "sla_layers", job, step->layers, error));
+        TRY(select_layers(s, "sla_layers", job, step->layers, NULL, error));
     }
     int n = 0;
     for (int l = 0; l < job->facts->n_layer; l++) {
@@ -78,7 +78,11 @@ static candid_status add_steering(const struct settings *s, struct compile_job *
     TRY(plan_alloc(plan, (size_t)plan->n_layer * (size_t)plan->n_embd, sizeof *v->vectors, &v->vectors, error));
     struct plan_step *step;
     TRY(plan_add(plan, PLAN_PROBE_HIDDEN, job->method, &step, error));
-    TRY(select_layers(s, "layers", job, step->layers, error));
+    int n_layers;
+    TRY(select_layers(s, "layers", job, step->layers, &n_layers, error));
+    if (n_layers == 0) {
+        return CANDID_OK; /* the companions would run for nothing */
+    }
     step->decide = found_hidden;
     step->state = v;
     const bool *layers = step->layers;
@@ -102,7 +106,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
     if (!has_image(job)) {
         return CANDID_OK;
     }
-    if (lambda != 0.0f) {
+    if (lambda != 0.0f && has_text(job)) {
         TRY(add_steering(s, job, lambda, error));
     }
     return gamma != 0.0f ? add_mix(s, job, gamma, error) : CANDID_OK;

@@ -14,7 +14,7 @@
 struct llama {
     const struct llama_weights *w;
     struct backend *b;
-    int max_rows;
+    int max_rows, pass_rows;
 
     /* device buffers, rows = max_rows */
     float *x;         /* (rows, n_embd) residual stream */
@@ -80,7 +80,7 @@ candid_status llama_create(const struct llama_weights *w, struct backend *backen
     }
     m->w = w;
     m->b = backend;
-    m->max_rows = max_rows;
+    m->max_rows = m->pass_rows = max_rows;
     m->run.b = backend;
     const candid_status status = make_buffers(m, error);
     if (status != CANDID_OK) {
@@ -117,6 +117,7 @@ candid_status llama_reserve(struct llama *m, int n_rows, candid_error *error) {
     }
     struct llama *larger = NULL;
     TRY(llama_create(m->w, m->b, n_rows, &larger, error));
+    larger->pass_rows = m->pass_rows;
     release_buffers(m);
     *m = *larger;
     free(larger);
@@ -125,6 +126,10 @@ candid_status llama_reserve(struct llama *m, int n_rows, candid_error *error) {
 
 int llama_max_rows(const struct llama *m) {
     return m->max_rows;
+}
+
+int llama_pass_rows(const struct llama *m) {
+    return m->pass_rows;
 }
 
 static size_t matrix_bytes(const struct matrix *w) {

@@ -30,8 +30,10 @@ candid_status llama_create(const struct llama_weights *weights, struct backend *
 void llama_free(struct llama *m);
 
 int llama_max_rows(const struct llama *m);
+/* The max_rows it was created with: how prompts are cut into passes does not depend on what ran before. */
+int llama_pass_rows(const struct llama *m);
 
-/* Makes room for passes of n_rows. On failure nothing changes. */
+/* Makes room for passes of n_rows, which stays until the decoder is freed. On failure nothing changes. */
 candid_status llama_reserve(struct llama *m, int n_rows, candid_error *error);
 
 /*

@@ -1,7 +1,6 @@
 /* Plans: memory, and which rows are which. */
 #include "lm/plan.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -50,7 +50,8 @@ enum plan_kind {
     PLAN_STEER,         /* rows pushed towards vector table[l] with `strength` */
     PLAN_MIX_LAYERS,    /* normalised final state * (1 - strength) + sum of strength * table[l] * output of block l */
     PLAN_PROBE_PEAKS,   /* max over dims of |x_d| / sqrt(mean(x²) + 1e-6) of each prompt row entering layer l */
-    PLAN_PROBE_COLUMNS, /* attention that each key gets from the prompt's rows, per head, before edits */
+    PLAN_PROBE_COLUMNS, /* attention that each key gets from the prompt's rows, per head, before any edit of the layer
+                         */
     PLAN_PROBE_HEADS,   /* head vectors of the last prompt row, here and in the companion `role` */
     PLAN_PROBE_HIDDEN,  /* block output at the last row of ROLE_PLAIN and of ROLE_TEXT_ONLY */
 };
@@ -61,6 +62,7 @@ struct probe_result {
     int first, n_rows;    /* PEAKS: prompt positions [first, first + n_rows) */
     const float *peaks;   /* PEAKS: (n_rows) */
     const float *columns; /* COLUMNS: (n_head, n_keys) sums of probabilities over the rows that see the key */
+    const int *seen_by;   /* COLUMNS: [n_keys] number of those rows */
     int n_keys;
     const float *own, *other; /* HEADS: (n_head*head_dim) main and companion; HIDDEN: (n_embd) with and without image */
 };
@@ -96,8 +98,6 @@ struct plan_step {
     int64_t prompt_rows; /* of rows_done, those of the prompt */
 };
 
-struct plan;
-
 #define PLAN_NOTE 240
 
 struct plan;
@@ -105,7 +105,8 @@ struct plan;
 /* What one method did in one request. */
 struct plan_note {
     const struct method *method;
-    char idle[PLAN_NOTE]; /* why it did nothing, "" when it may have done something */
+    char idle[PLAN_NOTE]; /* why it (or a part of it) did nothing, or "" */
+    bool acts;            /* it does its work without steps: positions and mask */
     /* Adds what the method knows beyond its steps' tallies (sinks found, …); may be NULL. */
     void (*report)(const struct plan *plan, const struct plan_note *note, cJSON *out);
     void *state; /* owned by the plan */

@@ -16,6 +16,7 @@ void plan_run_free(struct plan_run *run) {
     free(run->edit_steps);
     free(run->moved);
     free(run->host);
+    free(run->seen_by);
     *run = (struct plan_run){0};
 }
 
@@ -115,6 +116,23 @@ candid_status plan_at_input(struct plan_run *run, int layer, const float *x, int
     return CANDID_OK;
 }
 
+/* seen_by[j] = rows begin..end-1 of `a` that see key j. */
+static void count_seers(const struct kv_attention *a, int *seen_by, int n_keys) {
+    memset(seen_by, 0, (size_t)n_keys * sizeof *seen_by);
+    for (int i = 0; i < a->n_rows; i++) { /* differences first */
+        const struct attention_row *row = &a->rows[i];
+        const int edges[] = {0, row->n_keys, row->also_begin, row->also_end};
+        for (int e = 0; e < (row->also_end > 0 ? 4 : 2); e++) {
+            if (edges[e] < n_keys) {
+                seen_by[edges[e]] += e % 2 == 0 ? 1 : -1;
+            }
+        }
+    }
+    for (int j = 1; j < n_keys; j++) {
+        seen_by[j] += seen_by[j - 1];
+    }
+}
+
 static candid_status probe_columns(struct plan_run *run, int layer, const struct kv_attention *a, const float *q,
                                    candid_error *error) {
     FOR_EACH_STEP(run, layer, PLAN_PROBE_COLUMNS, plan, step) {
@@ -132,10 +150,14 @@ static candid_status probe_columns(struct plan_run *run, int layer, const struct
         const size_t width = (size_t)a->n_head * (size_t)a->shape->head_dim;
         TRY(room(&run->host, &run->host_capacity, (size_t)a->n_head * (size_t)plan->n_prompt, sizeof *run->host,
                  error));
+        TRY(room(&run->seen_by, &run->seen_capacity, (size_t)plan->n_prompt, sizeof *run->seen_by, error));
+        count_seers(&part, run->seen_by, plan->n_prompt);
         TRY(run->b->ops->kv_columns(run->b, &part, q + (size_t)begin * width,
                                     step->probe_heads ? step->probe_heads + (size_t)layer * (size_t)a->n_head : NULL,
                                     run->host, error));
-        step->decide(step, &(struct probe_result){.layer = layer, .columns = run->host, .n_keys = plan->n_prompt});
+        step->decide(step,
+                     &(struct probe_result){
+                         .layer = layer, .columns = run->host, .seen_by = run->seen_by, .n_keys = plan->n_prompt});
     }
     return CANDID_OK;
 }
@@ -163,7 +185,7 @@ candid_status plan_at_attention(struct plan_run *run, int layer, struct kv_atten
         struct row_edits *of = &run->row_edits[i];
         *of = (struct row_edits){.edits = run->edits + at, .moved = run->moved + at * (size_t)a->n_head};
         for (int s = 0; run->rows[i].plan && s < run->rows[i].plan->n_steps; s++) {
-            const struct plan_step *step = &run->rows[i].plan->steps[s];
+            struct plan_step *step = &run->rows[i].plan->steps[s];
             if (step->kind == PLAN_ATTENTION && edited(&run->rows[i], step, layer)) {
                 run->edits[at] = step->edit;
                 run->edits[at].classes += (size_t)layer * step->classes_stride;
@@ -186,7 +208,7 @@ void plan_after_attention(struct plan_run *run, const struct kv_attention *a) {
     for (int i = 0; i < run->n_rows; i++) {
         const struct row_edits *of = a->rows[i].edits;
         for (int e = 0; of && e < of->n_edits; e++) {
-            struct plan_step *step = (struct plan_step *)run->edit_steps[of->edits - run->edits + e];
+            struct plan_step *step = run->edit_steps[of->edits - run->edits + e];
             for (int head = 0; head < a->n_head; head++) {
                 const float moved = of->moved[(size_t)e * (size_t)a->n_head + (size_t)head];
                 step->rows_looked++;
@@ -212,6 +234,15 @@ static candid_status download_pair(struct plan_run *run, const float *own, const
     return CANDID_OK;
 }
 
+static bool scales_any(const float *scale, int n_head) {
+    for (int h = 0; h < n_head; h++) {
+        if (scale[h] != 1.0f) {
+            return true;
+        }
+    }
+    return false;
+}
+
 candid_status plan_at_heads(struct plan_run *run, int layer, float *heads, int n_head, int head_dim,
                             candid_error *error) {
     if (!run->active) {
@@ -226,6 +257,9 @@ candid_status plan_at_heads(struct plan_run *run, int layer, float *heads, int n
         }
     }
     FOR_EACH_STEP(run, layer, PLAN_SCALE_HEADS, plan, step) {
+        if (!scales_any(step->table + (size_t)layer * (size_t)n_head, n_head)) {
+            continue;
+        }
         const int stop = plan_end(run, first_);
         for (int begin = first_, end; begin < stop; begin = end) {
             end = run_end(run, begin, step->rows);

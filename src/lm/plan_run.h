@@ -25,9 +25,10 @@ struct plan_run {
     bool counting; /* off while a pass is only shown to an observer */
     struct row_edits *row_edits;
     struct attention_edit *edits;
-    const struct plan_step **edit_steps;
+    struct plan_step **edit_steps;
     float *moved, *host;
-    size_t row_capacity, edit_capacity, moved_capacity, host_capacity;
+    int *seen_by;
+    size_t row_capacity, edit_capacity, moved_capacity, host_capacity, seen_capacity;
 };
 
 void plan_run_free(struct plan_run *run);

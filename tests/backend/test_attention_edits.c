@@ -212,9 +212,9 @@ static void oracle_move(struct scene *s, const struct attention_edit *e, int hea
     }
     const double share = part / (whole + (double)e->eps);
     s->marginal = s->marginal || (e->min_mass > 0 && fabs(whole - (double)e->min_mass) < MARGIN) ||
-                  fabs(share - (double)e->max_share) < MARGIN;
+                  fabs(share - (double)e->max_share) < MARGIN || (part > 0 && part < 1e-6); /* f16 may have none */
     *moved = -1;
-    if (whole >= (double)e->min_mass && share <= (double)e->max_share && to > 0) {
+    if (whole >= (double)e->min_mass && share <= (double)e->max_share && to > 0 && (!e->part || part > 0)) {
         *moved = (1 - (double)e->keep) * from;
         for (int k = 0; k < n; k++) {
             const unsigned c = 1u << class_of(e, head, k);

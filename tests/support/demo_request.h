@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ok.h"
 #include "api/request.h"
 #include "decode/prefill.h"
+#include "ok.h"
 
 #define DEMO_PROMPT "Please help me describe the image in detail."
 
@@ -51,18 +51,23 @@ struct asked {
     float *logits;          /* room for those of 8 rows */
 };
 
-/* json: the configuration, or NULL. */
-static inline void demo_ask(struct asked *a, struct demo *d, const char *json) {
+/* About the demo's image, n_images times (up to 4). json: the configuration, or NULL. */
+static inline void demo_ask_about(struct asked *a, struct demo *d, size_t n_images, const char *prompt,
+                                  const char *json) {
     *a = (struct asked){.demo = d, .config = demo_config(json)};
     candid_generate_params params = candid_generate_params_default();
     params.config = a->config;
-    const candid_image *images[] = {d->image};
-    OK(request_prepare(d->context, images, 1, DEMO_PROMPT, &params, &a->request, error));
+    const candid_image *images[] = {d->image, d->image, d->image, d->image};
+    OK(request_prepare(d->context, images, n_images, prompt, &params, &a->request, error));
     OK(request_encode(d->context, images, &a->request, a->config, NULL, error));
     OK(kv_seq_create(d->context->kv, &a->seq, error));
     a->n_prompt = (int)request_length(&a->request);
     a->logits = malloc(8 * (size_t)d->model->llama.n_vocab * sizeof *a->logits);
     assert_non_null(a->logits);
+}
+
+static inline void demo_ask(struct asked *a, struct demo *d, const char *json) {
+    demo_ask_about(a, d, 1, DEMO_PROMPT, json);
 }
 
 static inline void asked_free(struct asked *a) {

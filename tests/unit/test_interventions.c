@@ -181,6 +181,12 @@ static bool did_something(const char *report) {
     return all_active;
 }
 
+/* On the fast path two of VAR's cases have a head whose condition the rounding flips. */
+static double leeway(const char *name, candid_precision precision) {
+    const bool flips = strcmp(name, "planted.var.layers") == 0 || strcmp(name, "planted.var+vhr") == 0;
+    return flips && precision == CANDID_PRECISION_FAST ? 12.0 : 1.0;
+}
+
 static void run_all(candid_precision precision, double bound, bool tokens_agree) {
     cJSON *cases = read_cases();
     struct runner r = {.precision = precision};
@@ -191,8 +197,9 @@ static void run_all(candid_precision precision, double bound, bool tokens_agree)
         int agreed = 0;
         char *report = NULL;
         const double error = run_case(&r, item, recorded, &agreed, &report);
+        const double allowed = bound * leeway(text_of(item, "name"), precision);
         worst = fmax(worst, error);
-        if (error > bound || (tokens_agree && agreed != STEPS) || !did_something(report)) {
+        if (error > allowed || (tokens_agree && agreed != STEPS) || !did_something(report)) {
             print_message("%s: error %.2e, %d of %d tokens; %s\n", text_of(item, "name"), error, agreed, STEPS, report);
             failed++;
         }
@@ -213,7 +220,7 @@ static void exact_path(void **state) {
 
 static void fast_path(void **state) {
     (void)state;
-    run_all(CANDID_PRECISION_FAST, 5e-2, false);
+    run_all(CANDID_PRECISION_FAST, 3e-3, false);
 }
 
 int main(void) {

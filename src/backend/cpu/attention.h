@@ -32,6 +32,9 @@ candid_status attention_full_fast(enum cpu_isa isa, const float *q, const float 
 candid_status attention_kv_edited(enum cpu_isa isa, const struct kv_attention *a, const float *q, float *out,
                                   int n_threads, candid_error *error);
 
+candid_status attention_kv_columns_fast(enum cpu_isa isa, const struct kv_attention *a, const float *q,
+                                        const uint8_t *heads, float *sums, int n_threads, candid_error *error);
+
 /* Stores k and v rows in their blocks, converting to the cache's type. */
 void attention_kv_store(const struct kv_attention *a, const float *k, const float *v, int n_threads);
 

@@ -84,7 +84,8 @@ static float move(const struct attention_edit *e, const uint8_t *classes, float 
     double mass[KEY_CLASSES];
     class_masses(classes, e->n_classes, p, n, mass);
     const double whole = mass_of(mass, e->whole), part = mass_of(mass, e->part), to = mass_of(mass, e->to & ~e->from);
-    if (!(whole >= (double)e->min_mass) || !(part / (whole + (double)e->eps) <= (double)e->max_share) || !(to > 0.0)) {
+    if (!(whole >= (double)e->min_mass) || !(part / (whole + (double)e->eps) <= (double)e->max_share) || !(to > 0.0) ||
+        (e->part && !(part > 0.0))) {
         return -1.0f;
     }
     const double from = mass_of(mass, e->from);
@@ -123,7 +124,8 @@ static float move_f16(const struct attention_edit *e, const uint8_t *classes, fl
         }
     }
     const float to = half((float)mass_of(mass, e->to & ~e->from));
-    if (!(whole >= half(e->min_mass)) || !(half(part / half((float)divisor)) <= half(e->max_share)) || !(to > 0.0f)) {
+    if (!(whole >= half(e->min_mass)) || !(half(part / half((float)divisor)) <= half(e->max_share)) || !(to > 0.0f) ||
+        (e->part && !(part > 0.0f))) {
         return -1.0f;
     }
     const float lost = 1.0f - e->keep;

@@ -2,9 +2,9 @@
  * The fast attention path for rows with edits or with keys that are no prefix: the scores of whole rows are computed,
  * edited, turned into probabilities, edited again and multiplied with the values, by the same kernels as ordinary rows.
  *
- * A task is a tile of up to ATTENTION_TILE queries (rows of one sequence × query heads of one key head). Where an edit
- * needs a mean over all heads, all scores of a slice of rows are computed before any is edited; otherwise a task runs
- * from scores to output at once, and its scores stay in the cache.
+ * A task is a tile of up to ATTENTION_TILE queries (rows of one sequence × query heads of one key head). It runs from
+ * scores to output at once, and its thread holds the tile's scores. Only where an edit needs a mean over all heads, all
+ * scores of a slice of rows are computed before any is edited.
  */
 #include <math.h>
 #include <omp.h>
@@ -33,34 +33,45 @@ struct edited {
     int *tile_begin; /* [n_tiles + 1] into rows */
     int n_tiles;
     size_t stride; /* keys, whole blocks */
-    float *scores; /* (n_rows, n_head, stride) */
+    float *scores; /* (n_rows, n_head, stride), or NULL: each thread holds those of its tile */
     float *mean;   /* (n_rows, stride), or NULL */
 };
 
 /* Scratch of one thread. */
 struct tile_scratch {
-    float *q, *p, *alpha, *o, *k_t, *v;
+    float *q, *p, *alpha, *o, *k_t, *v, *scores;
     int *visible;
 };
 
 struct tile_task {
     int row_begin, row_end; /* into rows */
     int kv_head, head_begin, n_heads;
+    float *scores;     /* of its first query */
+    size_t row_stride; /* to the same head of the next row */
 };
 
-static struct tile_task task_get(const struct edited *e, int64_t index) {
+/* Tile number `tile` of part `part` of the heads, with the scores in `s` where the slice holds none. */
+static struct tile_task task_at(const struct edited *e, int tile, int part, const struct tile_scratch *s) {
     const int group = e->a->n_head / e->a->shape->n_head_kv;
-    const int tile = (int)(index % e->n_tiles), part = (int)(index / e->n_tiles);
     const int first = part % e->n_parts * e->heads_per_tile, rest = group - first;
-    return (struct tile_task){.row_begin = e->tile_begin[tile],
-                              .row_end = e->tile_begin[tile + 1],
-                              .kv_head = part / e->n_parts,
-                              .head_begin = part / e->n_parts * group + first,
-                              .n_heads = rest < e->heads_per_tile ? rest : e->heads_per_tile};
+    struct tile_task t = {.row_begin = e->tile_begin[tile],
+                          .row_end = e->tile_begin[tile + 1],
+                          .kv_head = part / e->n_parts,
+                          .head_begin = part / e->n_parts * group + first,
+                          .n_heads = rest < e->heads_per_tile ? rest : e->heads_per_tile};
+    const size_t n_head = (size_t)e->a->n_head;
+    t.row_stride = (e->scores ? n_head : (size_t)t.n_heads) * e->stride;
+    t.scores = e->scores ? e->scores + ((size_t)t.row_begin * n_head + (size_t)t.head_begin) * e->stride : s->scores;
+    return t;
 }
 
-static float *score_row(const struct edited *e, int row, int head) {
-    return e->scores + ((size_t)row * (size_t)e->a->n_head + (size_t)head) * e->stride;
+static struct tile_task task_get(const struct edited *e, int64_t index, const struct tile_scratch *s) {
+    return task_at(e, (int)(index % e->n_tiles), (int)(index / e->n_tiles), s);
+}
+
+/* Scores of query i of the task: head i % n_heads of row i / n_heads. */
+static float *query_scores(const struct edited *e, const struct tile_task *t, int i) {
+    return t->scores + (size_t)(i / t->n_heads) * t->row_stride + (size_t)(i % t->n_heads) * e->stride;
 }
 
 static struct attention_block block_of(const struct edited *e, const struct tile_task *t, int b, int n_blocks) {
@@ -122,13 +133,13 @@ static void task_scores(const struct edited *e, const struct tile_task *t, const
         const struct attention_block keys = block_of(e, t, b, n_blocks);
         e->kernels->scores(&tile, 0, n, &keys);
         for (int i = 0; i < n; i++) {
-            float *row = score_row(e, t->row_begin + i / t->n_heads, t->head_begin + i % t->n_heads) + b * KV_BLOCK;
+            float *row = query_scores(e, t, i) + b * KV_BLOCK;
             memcpy(row, s->p + (size_t)i * KV_BLOCK, KV_BLOCK * sizeof(float));
         }
     }
     for (int i = 0; i < n; i++) {
         const struct attention_row *row = &e->a->rows[e->rows[t->row_begin + i / t->n_heads]];
-        float *scores = score_row(e, t->row_begin + i / t->n_heads, t->head_begin + i % t->n_heads);
+        float *scores = query_scores(e, t, i);
         for (int key = row->n_keys; key < (int)e->stride; key++) {
             scores[key] = attention_row_sees(row, key) ? scores[key] : -INFINITY;
         }
@@ -142,7 +153,7 @@ static void task_edit(const struct edited *e, const struct tile_task *t) {
         const int end = attention_row_end(r);
         const float *mean = e->mean ? e->mean + (size_t)row * e->stride : NULL;
         for (int head = t->head_begin; head < t->head_begin + t->n_heads; head++) {
-            float *s = score_row(e, row, head);
+            float *s = query_scores(e, t, (row - t->row_begin) * t->n_heads + head - t->head_begin);
             if (r->edits) {
                 attention_edit_scores(r->edits, mean ? attention_mean_edit(r->edits) : 0, r->edits->n_edits, head,
                                       e->a->n_head, s, mean, end);
@@ -175,8 +186,7 @@ static void task_values(const struct edited *e, const struct tile_task *t, const
             continue;
         }
         for (int i = 0; i < n; i++) {
-            const float *row =
-                score_row(e, t->row_begin + i / t->n_heads, t->head_begin + i % t->n_heads) + b * KV_BLOCK;
+            const float *row = query_scores(e, t, i) + b * KV_BLOCK;
             memcpy(s->p + (size_t)i * KV_BLOCK, row, KV_BLOCK * sizeof(float));
         }
         const struct attention_block keys = block_of(e, t, b, n_blocks);
@@ -205,7 +215,7 @@ static void row_mean(const struct edited *e, int row) {
     const int end = attention_row_end(&e->a->rows[e->rows[row]]);
     memset(mean, 0, e->stride * sizeof *mean);
     for (int head = 0; head < e->a->n_head; head++) {
-        float *s = score_row(e, row, head);
+        float *s = e->scores + ((size_t)row * (size_t)e->a->n_head + (size_t)head) * e->stride;
         if (edits) {
             attention_edit_scores(edits, 0, attention_mean_edit(edits), head, e->a->n_head, s, NULL, end);
         }
@@ -225,23 +235,30 @@ static size_t cache_lines(size_t floats) {
 /* The arrays of thread number `thread` in `memory`; returns the floats one thread takes. */
 static size_t scratch_of(const struct edited *e, float *memory, int thread, struct tile_scratch *s) {
     const size_t head_dim = (size_t)e->a->shape->head_dim, padded = (size_t)e->padded_dim, tile = ATTENTION_TILE;
-    const size_t sizes[] = {tile * head_dim,     tile * KV_BLOCK,  tile, tile, tile * padded,
-                            head_dim * KV_BLOCK, padded * KV_BLOCK};
-    size_t at[8] = {0};
-    for (int i = 0; i < 7; i++) {
+    const size_t sizes[] = {tile * head_dim,
+                            tile * KV_BLOCK,
+                            tile,
+                            tile,
+                            tile * padded,
+                            head_dim * KV_BLOCK,
+                            padded * KV_BLOCK,
+                            e->scores ? 0 : tile * e->stride};
+    size_t at[9] = {0};
+    for (int i = 0; i < 8; i++) {
         at[i + 1] = at[i] + cache_lines(sizes[i]);
     }
     if (memory) {
-        float *base = memory + (size_t)thread * at[7];
-        *s = (struct tile_scratch){base + at[0],
-                                   base + at[1],
-                                   base + at[2],
-                                   base + at[4],
-                                   base + at[5],
-                                   base + at[6],
-                                   (int *)(void *)(base + at[3])};
+        float *base = memory + (size_t)thread * at[8];
+        *s = (struct tile_scratch){.q = base + at[0],
+                                   .p = base + at[1],
+                                   .alpha = base + at[2],
+                                   .visible = (int *)(void *)(base + at[3]),
+                                   .o = base + at[4],
+                                   .k_t = base + at[5],
+                                   .v = base + at[6],
+                                   .scores = base + at[7]};
     }
-    return at[7];
+    return at[8];
 }
 
 /* Cuts the slice into tiles of rows of one sequence. */
@@ -268,7 +285,7 @@ static void run_slice(struct edited *e, float *memory, int n_threads) {
         if (e->mean) {
 #pragma omp for schedule(dynamic, 1)
             for (int64_t i = 0; i < n_tasks; i++) {
-                const struct tile_task t = task_get(e, i);
+                const struct tile_task t = task_get(e, i, &s);
                 task_scores(e, &t, &s);
             }
 #pragma omp for schedule(static)
@@ -278,7 +295,7 @@ static void run_slice(struct edited *e, float *memory, int n_threads) {
         }
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < n_tasks; i++) {
-            const struct tile_task t = task_get(e, i);
+            const struct tile_task t = task_get(e, i, &s);
             if (!e->mean) {
                 task_scores(e, &t, &s);
             }
@@ -288,47 +305,132 @@ static void run_slice(struct edited *e, float *memory, int n_threads) {
     }
 }
 
-candid_status attention_kv_edited(enum cpu_isa isa, const struct kv_attention *a, const float *q, float *out,
-                                  int n_threads, candid_error *error) {
-    const int group = a->n_head / a->shape->n_head_kv;
-    struct edited e = {.kernels = attention_kernels_get(isa), .a = a, .q = q, .out = out};
-    e.padded_dim = (a->shape->head_dim + e.kernels->lanes - 1) / e.kernels->lanes * e.kernels->lanes;
-    e.heads_per_tile = group < ATTENTION_TILE ? group : ATTENTION_TILE;
-    e.n_parts = (group - 1) / e.heads_per_tile + 1;
-    n_threads = attention_threads(n_threads);
+/* Memory of a call. */
+struct edited_memory {
+    int *rows, *tile_begin;
+    float *scratch;
+};
 
-    int n = 0, most_keys = 1;
+/* Lists the rows that are `all` or special, and allocates; slice: most rows at a time. */
+static candid_status prepare(struct edited *e, enum cpu_isa isa, const struct kv_attention *a, bool all, int n_threads,
+                             struct edited_memory *m, int *n, size_t *slice, candid_error *error) {
+    const int group = a->n_head / a->shape->n_head_kv;
+    *e = (struct edited){.kernels = attention_kernels_get(isa), .a = a};
+    e->padded_dim = (a->shape->head_dim + e->kernels->lanes - 1) / e->kernels->lanes * e->kernels->lanes;
+    e->heads_per_tile = group < ATTENTION_TILE ? group : ATTENTION_TILE;
+    e->n_parts = (group - 1) / e->heads_per_tile + 1;
+    m->rows = attention_alloc((size_t)a->n_rows, sizeof(int), 1);
+    m->tile_begin = attention_alloc((size_t)a->n_rows + 1, sizeof(int), 1);
+    int most_keys = 1;
     bool mean = false;
-    int *rows = attention_alloc((size_t)a->n_rows, sizeof(int), 1);
-    int *tile_begin = attention_alloc((size_t)a->n_rows + 1, sizeof(int), 1);
-    for (int i = 0; rows && i < a->n_rows; i++) {
-        if (attention_row_special(&a->rows[i])) {
-            rows[n++] = i;
+    *n = 0;
+    for (int i = 0; m->rows && i < a->n_rows; i++) {
+        if (all || attention_row_special(&a->rows[i])) {
+            m->rows[(*n)++] = i;
             const int end = attention_row_end(&a->rows[i]);
             most_keys = end > most_keys ? end : most_keys;
-            mean = mean || attention_edits_need_mean(a->rows[i].edits);
+            mean = mean || (!all && attention_edits_need_mean(a->rows[i].edits));
         }
     }
-    e.stride = ((size_t)most_keys - 1) / KV_BLOCK * KV_BLOCK + KV_BLOCK;
-    size_t slice = SLICE_FLOATS / ((size_t)a->n_head * e.stride);
-    slice = slice < 1 ? 1 : slice < (size_t)n ? slice : (size_t)n;
-    e.scores = attention_alloc(slice, (size_t)a->n_head * e.stride, sizeof(float));
-    e.mean = mean ? attention_alloc(slice, e.stride, sizeof(float)) : NULL;
-    float *memory = attention_alloc((size_t)n_threads, scratch_of(&e, NULL, 0, NULL), sizeof(float));
-    candid_status status = CANDID_OK;
-    if (!rows || !tile_begin || !e.scores || (mean && !e.mean) || !memory) {
-        status = fail_memory(error, "edited attention", slice * (size_t)a->n_head * e.stride * sizeof(float));
+    e->stride = ((size_t)most_keys - 1) / KV_BLOCK * KV_BLOCK + KV_BLOCK;
+    *slice = mean ? SLICE_FLOATS / ((size_t)a->n_head * e->stride) : (size_t)*n;
+    *slice = *slice < 1 ? 1 : *slice < (size_t)*n ? *slice : (size_t)*n;
+    if (mean) {
+        e->scores = attention_alloc(*slice, (size_t)a->n_head * e->stride, sizeof(float));
+        e->mean = attention_alloc(*slice, e->stride, sizeof(float));
     }
-    e.tile_begin = tile_begin;
+    m->scratch = attention_alloc((size_t)n_threads, scratch_of(e, NULL, 0, NULL), sizeof(float));
+    e->tile_begin = m->tile_begin;
+    if (!m->rows || !m->tile_begin || (mean && (!e->scores || !e->mean)) || !m->scratch) {
+        return fail_memory(error, "edited attention",
+                           (*slice * (size_t)mean + ATTENTION_TILE) * e->stride * sizeof(float));
+    }
+    return CANDID_OK;
+}
+
+static void release(struct edited *e, struct edited_memory *m) {
+    free(m->rows);
+    free(m->tile_begin);
+    free(m->scratch);
+    free(e->scores);
+    free(e->mean);
+}
+
+candid_status attention_kv_edited(enum cpu_isa isa, const struct kv_attention *a, const float *q, float *out,
+                                  int n_threads, candid_error *error) {
+    struct edited e;
+    struct edited_memory m;
+    int n;
+    size_t slice;
+    n_threads = attention_threads(n_threads);
+    const candid_status status = prepare(&e, isa, a, false, n_threads, &m, &n, &slice, error);
+    e.q = q;
+    e.out = out;
     for (size_t first = 0; status == CANDID_OK && first < (size_t)n; first += slice) {
-        e.rows = rows + first;
+        e.rows = m.rows + first;
         e.n_rows = (int)((size_t)n - first < slice ? (size_t)n - first : slice);
-        run_slice(&e, memory, n_threads);
+        run_slice(&e, m.scratch, n_threads);
     }
-    free(rows);
-    free(tile_begin);
-    free(e.scores);
-    free(e.mean);
-    free(memory);
+    release(&e, &m);
+    return status;
+}
+
+/* Adds the probabilities of the task's rows to the sums of its heads. */
+static void add_columns(const struct edited *e, const struct tile_task *t, float *sums) {
+    for (int i = 0; i < (t->row_end - t->row_begin) * t->n_heads; i++) {
+        const int end = attention_row_end(&e->a->rows[e->rows[t->row_begin + i / t->n_heads]]);
+        float *p = query_scores(e, t, i),
+              *sum = sums + (size_t)(t->head_begin + i % t->n_heads) * (size_t)e->a->max_keys;
+        e->kernels->softmax(p, (end - 1) / KV_BLOCK * KV_BLOCK + KV_BLOCK);
+        for (int key = 0; key < end; key++) {
+            sum[key] += p[key];
+        }
+    }
+}
+
+static bool any_wanted(const uint8_t *heads, const struct tile_task *t) {
+    for (int head = t->head_begin; heads && head < t->head_begin + t->n_heads; head++) {
+        if (heads[head]) {
+            return true;
+        }
+    }
+    return !heads;
+}
+
+candid_status attention_kv_columns_fast(enum cpu_isa isa, const struct kv_attention *a, const float *q,
+                                        const uint8_t *heads, float *sums, int n_threads, candid_error *error) {
+    TRY(attention_check_kv(a, error));
+    struct edited e;
+    struct edited_memory m;
+    int n;
+    size_t slice;
+    n_threads = attention_threads(n_threads);
+    const candid_status status = prepare(&e, isa, a, true, n_threads, &m, &n, &slice, error);
+    e.q = q;
+    e.rows = m.rows;
+    e.n_rows = n;
+    memset(sums, 0, (size_t)a->n_head * (size_t)a->max_keys * sizeof *sums);
+    if (status == CANDID_OK) {
+        cut_tiles(&e);
+        /* A head's columns belong to one thread, rows in order: the sums do not depend on the number of threads. */
+#pragma omp parallel for num_threads(n_threads) schedule(dynamic, 1)
+        for (int part = 0; part < a->shape->n_head_kv * e.n_parts; part++) {
+            struct tile_scratch s;
+            scratch_of(&e, m.scratch, omp_get_thread_num(), &s);
+            for (int tile = 0; tile < e.n_tiles; tile++) {
+                const struct tile_task t = task_at(&e, tile, part, &s);
+                if (any_wanted(heads, &t)) {
+                    task_scores(&e, &t, &s);
+                    add_columns(&e, &t, sums);
+                }
+            }
+        }
+    }
+    for (int head = 0; heads && head < a->n_head; head++) { /* computed beside a wanted one */
+        if (!heads[head]) {
+            memset(sums + (size_t)head * (size_t)a->max_keys, 0, (size_t)a->max_keys * sizeof *sums);
+        }
+    }
+    release(&e, &m);
     return status;
 }

@@ -301,7 +301,9 @@ static candid_status cpu_attend_full(struct backend *b, const float *q, const fl
 
 static candid_status op_kv_columns(struct backend *b, const struct kv_attention *a, const float *q,
                                    const uint8_t *heads, float *sums, candid_error *error) {
-    return attention_kv_columns(a, q, heads, sums, cpu_of(b)->n_threads, error);
+    struct cpu_backend *c = cpu_of(b);
+    return c->exact ? attention_kv_columns(a, q, heads, sums, c->n_threads, error)
+                    : attention_kv_columns_fast(c->features.isa, a, q, heads, sums, c->n_threads, error);
 }
 
 static candid_status op_attend_row(struct backend *b, const float *q, const float *k, float *probs, int n_rows,
