@@ -259,7 +259,8 @@ typedef struct candid_result {
     size_t n_tokens;
     candid_finish finish;
     candid_stats stats;
-    const char *interventions; /* JSON object: what each active method did, or why it did nothing; "{}" without methods */
+    const char *interventions; /* JSON object: by method what it did ("active", "layers", "edits", …) or "why" it did nothing,
+                                * see docs/methods.md; "{}" without methods */
 } candid_result;
 
 /* Answers `prompt` about `n_images` images (0 allowed). Each image is placed where the conversation template or

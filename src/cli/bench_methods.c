@@ -28,8 +28,9 @@ struct subject {
 struct timing {
     char name[128];
     candid_config *config; /* NULL: none */
-    double prefill_ms[MOST], decode_ms[MOST];
-    int prompt_rows; /* all rows of the prompt's pass */
+    double prefill_ms[MOST];
+    double *decode_ms, *plain_ms; /* (rounds, decode): with it, and without in the same moment */
+    int prompt_rows;              /* all rows of the prompt's pass */
     char *report;
 };
 
@@ -77,68 +78,102 @@ static void free_subject(struct subject *s) {
     free(s->logits);
 }
 
-static candid_status decode(const struct subject *s, struct plan *plan, struct kv_seq *seq, int position,
-                            candid_error *error) {
-    for (int step = 0; step < s->decode; step++) {
-        const struct forward_row row = {.seq = seq,
-                                        .token = step % s->c->model->llama.n_vocab,
-                                        .position = position + step,
-                                        .want_logits = true,
-                                        .plan = plan};
-        TRY(llama_forward(s->c->llama, &row, 1, NULL, s->logits, error));
-    }
-    return CANDID_OK;
+/* A prompt that has run, ready to go on. */
+struct running {
+    struct plan *plan;
+    struct kv_seq *seq;
+    int position, n_prompt;
+};
+
+static void stop(struct running *r) {
+    kv_seq_free(r->seq);
+    plan_free(r->plan);
+    *r = (struct running){0};
 }
 
-/* One prompt and its steps with one configuration. */
-static candid_status run(const struct subject *s, struct timing *t, int round, candid_error *error) {
+/* Runs the prompt with one configuration; *ms: how long that took. */
+static candid_status start(const struct subject *s, const candid_config *config, struct running *r, double *ms,
+                           candid_error *error) {
     const struct candid_model *m = s->c->model;
     struct method_needs needs;
     struct image_span span = s->span;
     struct layout layout = {0};
-    struct plan *plan = NULL;
-    struct kv_seq *seq = NULL;
-    candid_status status = interventions_needs(t->config, &m->facts, &needs, error);
+    *r = (struct running){.n_prompt = N_BEFORE + N_AFTER + span.n_tokens};
+    candid_status status = interventions_needs(config, &m->facts, &needs, error);
     span.order = status == CANDID_OK ? needs.order : IMAGE_RASTER;
     if (status == CANDID_OK) {
         status = layout_from_prompt(&s->prompt, &span, &layout, error);
     }
     if (status == CANDID_OK) {
-        status = interventions_compile(t->config, &m->facts, &layout, NULL, 1, 0, NULL, &plan, error);
+        status = interventions_compile(config, &m->facts, &layout, NULL, 1, 0, NULL, &r->plan, error);
     }
     if (status == CANDID_OK) {
-        status = kv_seq_create(s->c->kv, &seq, error);
+        status = kv_seq_create(s->c->kv, &r->seq, error);
     }
     const struct generation g = {.llama = s->c->llama,
                                  .weights = &m->llama,
                                  .backend = s->c->backend,
-                                 .seq = seq,
+                                 .seq = r->seq,
                                  .prompt = &s->prompt,
                                  .images = &span,
                                  .visual_tokens = s->visual_tokens,
-                                 .plan = plan};
-    int position = 0;
-    const double start = clock_ms();
+                                 .plan = r->plan};
+    const double begin = clock_ms();
     if (status == CANDID_OK) {
-        status = prefill(&g, s->logits, &position, error);
+        status = prefill(&g, s->logits, &r->position, error);
     }
-    const double middle = clock_ms();
+    *ms = clock_ms() - begin;
+    layout_free(&layout);
+    return status;
+}
+
+static candid_status step(const struct subject *s, const struct running *r, int number, double *ms,
+                          candid_error *error) {
+    const struct forward_row row = {.seq = r->seq,
+                                    .token = number % s->c->model->llama.n_vocab,
+                                    .position = r->position + number,
+                                    .want_logits = true,
+                                    .plan = r->plan};
+    const double begin = clock_ms();
+    TRY(llama_forward(s->c->llama, &row, 1, NULL, s->logits, error));
+    *ms = clock_ms() - begin;
+    return CANDID_OK;
+}
+
+/* Steps of a plain and of a configured sequence by turns, so that both meet the same state of the machine. */
+static candid_status decode(const struct subject *s, struct running *plain, const struct running *with,
+                            struct timing *t, int round, candid_error *error) {
+    for (int i = 0; i < s->decode; i++) {
+        const size_t at = (size_t)round * (size_t)s->decode + (size_t)i;
+        if (i % 2 == 0) {
+            TRY(step(s, plain, i, &t->plain_ms[at], error));
+        }
+        TRY(step(s, with, i, &t->decode_ms[at], error));
+        if (i % 2 == 1) {
+            TRY(step(s, plain, i, &t->plain_ms[at], error));
+        }
+    }
+    kv_truncate(plain->seq, plain->n_prompt);
+    return CANDID_OK;
+}
+
+/* One prompt and its steps with one configuration. */
+static candid_status run(const struct subject *s, struct running *plain, struct timing *t, int round,
+                         candid_error *error) {
+    struct running with = {0};
+    candid_status status = start(s, t->config, &with, &t->prefill_ms[round], error);
     if (status == CANDID_OK) {
-        status = decode(s, plan, seq, position, error);
+        status = decode(s, plain, &with, t, round, error);
     }
-    t->prefill_ms[round] = middle - start;
-    t->decode_ms[round] = clock_ms() - middle;
-    const int n_text = N_BEFORE + N_AFTER, n_prompt = n_text + span.n_tokens;
-    t->prompt_rows = n_prompt + (plan && plan->companions[ROLE_TEXT_ONLY] ? n_text : 0) +
-                     (plan && plan->companions[ROLE_PLAIN] ? n_prompt : 0);
-    if (status == CANDID_OK && plan && !t->report) {
-        cJSON *report = interventions_report(plan);
+    const int n_text = N_BEFORE + N_AFTER, n_prompt = with.n_prompt;
+    t->prompt_rows = n_prompt + (with.plan && with.plan->companions[ROLE_TEXT_ONLY] ? n_text : 0) +
+                     (with.plan && with.plan->companions[ROLE_PLAIN] ? n_prompt : 0);
+    if (status == CANDID_OK && with.plan && !t->report) {
+        cJSON *report = interventions_report(with.plan);
         t->report = cJSON_PrintUnformatted(report);
         cJSON_Delete(report);
     }
-    kv_seq_free(seq);
-    plan_free(plan);
-    layout_free(&layout);
+    stop(&with);
     return status;
 }
 
@@ -183,33 +218,41 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static double median(const double *values, int n) {
-    double sorted[MOST];
-    memcpy(sorted, values, (size_t)n * sizeof *sorted);
-    qsort(sorted, (size_t)n, sizeof *sorted, ascending);
-    return (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0;
+/* Sorts the values. */
+static double median(double *values, int n) {
+    qsort(values, (size_t)n, sizeof *values, ascending);
+    return (values[(n - 1) / 2] + values[n / 2]) / 2.0;
 }
 
-static void report(const struct timing *t, const struct timing *plain, int rounds, int decode, cJSON *out) {
+static void report(struct timing *t, double plain_prefill_ms, int plain_rows, int rounds, int decode, cJSON *out) {
     cJSON *one = cJSON_CreateObject();
     cJSON_AddItemToArray(out, one);
-    const double prefill_ms = median(t->prefill_ms, rounds), decode_ms = median(t->decode_ms, rounds) / decode;
+    const double prefill_ms = median(t->prefill_ms, rounds), decode_ms = median(t->decode_ms, rounds * decode);
     cJSON_AddStringToObject(one, "config", t->name);
     cJSON_AddNumberToObject(one, "prefill_ms", prefill_ms);
     cJSON_AddNumberToObject(one, "decode_ms_per_token", decode_ms);
-    cJSON_AddNumberToObject(one, "prefill_ratio", prefill_ms / median(plain->prefill_ms, rounds));
-    cJSON_AddNumberToObject(one, "prompt_rows_ratio", (double)t->prompt_rows / plain->prompt_rows);
-    cJSON_AddNumberToObject(one, "decode_ratio", decode_ms * decode / median(plain->decode_ms, rounds));
+    cJSON_AddNumberToObject(one, "prefill_ratio", prefill_ms / plain_prefill_ms);
+    cJSON_AddNumberToObject(one, "prompt_rows_ratio", (double)t->prompt_rows / plain_rows);
+    cJSON_AddNumberToObject(one, "decode_ratio", decode_ms / median(t->plain_ms, rounds * decode));
     if (t->report) {
         cJSON_AddRawToObject(one, "did", t->report);
     }
 }
 
+static candid_status make_room(struct timing *t, int rounds, int decode, candid_error *error) {
+    const size_t n = (size_t)rounds * (size_t)decode;
+    t->decode_ms = calloc(n, sizeof *t->decode_ms);
+    t->plain_ms = calloc(n, sizeof *t->plain_ms);
+    return t->decode_ms && t->plain_ms ? CANDID_OK : fail_memory(error, "a benchmark's times", 2 * n * sizeof(double));
+}
+
 candid_status bench_methods(candid_context *c, const char *configs, int rounds, int decode_steps, cJSON *out,
                             candid_error *error) {
     struct subject s = {.c = c, .decode = decode_steps};
+    struct running plain = {0};
     struct timing *all = calloc(MOST, sizeof *all);
     char *text = strdup(configs);
+    double unused;
     candid_status status =
         all && text ? make_subject(&s, error) : fail_memory(error, "a benchmark", MOST * sizeof *all);
     int n = 1; /* all[0]: nothing on */
@@ -218,21 +261,28 @@ candid_status bench_methods(candid_context *c, const char *configs, int rounds, 
                      ? add_config(&all[n], one, error)
                      : fail(error, CANDID_ERROR_ARGUMENT, "--methods: expected at most %d configurations", MOST - 1);
     }
+    for (int i = 0; status == CANDID_OK && i < n; i++) {
+        status = make_room(&all[i], rounds, decode_steps, error);
+    }
     if (status == CANDID_OK) {
         snprintf(all[0].name, sizeof all[0].name, "nothing");
-        status = run(&s, &all[0], 0, error); /* maps the file */
+        status = start(&s, NULL, &plain, &unused, error); /* maps the file, too */
     }
     for (int round = 0; status == CANDID_OK && round < rounds; round++) {
         for (int i = 0; status == CANDID_OK && i < n; i++) {
-            status = run(&s, &all[i], round, error);
+            status = run(&s, &plain, &all[i], round, error);
         }
     }
+    const double plain_prefill_ms = status == CANDID_OK ? median(all[0].prefill_ms, rounds) : 0.0;
     for (int i = 0; status == CANDID_OK && i < n; i++) {
-        report(&all[i], &all[0], rounds, decode_steps, out);
+        report(&all[i], plain_prefill_ms, all[0].prompt_rows, rounds, decode_steps, out);
     }
+    stop(&plain);
     for (int i = 0; all && i < n && i < MOST; i++) {
         candid_config_free(all[i].config);
         free(all[i].report);
+        free(all[i].decode_ms);
+        free(all[i].plain_ms);
     }
     free(all);
     free(text);

@@ -61,6 +61,22 @@ run 2 "$CANDID" calibrate sinks --set pai=true; err_has "only cca and mma"
 run 0 "$CANDID" calibrate sinks --out "$work/sinks.json" "$image"
 json "$work/sinks.json" "x['sink_dims'] == [181, 31] and x['found_in'] == 'first token'"
 run 0 "$CANDID" caption "$image" --set "var.table=$work/sinks.json" -v; err_has "var: layers [2,3"
+echo '{"sink_dims": [1], "n_embd": 77}' >"$work/other.json"
+run 1 "$CANDID" caption "$image" --set "var.table=$work/other.json"; err_has "other.json: expected n_embd 192"
+echo '{"sink_dims": [500], "sink_tau": 4}' >"$work/other.json"
+run 1 "$CANDID" caption "$image" --set "var.table=$work/other.json"; err_has "other.json: expected sink dimensions from 0 to 191"
+echo '{"sink_dims": [1], "sink_tau": "4"}' >"$work/other.json"
+run 1 "$CANDID" caption "$image" --set "var.table=$work/other.json"; err_has "other.json: expected sink_tau"
+echo '{"sink_dims": [1], "sink_tau": 4, "model": "another"}' >"$work/other.json"
+run 0 "$CANDID" caption "$image" --set "var.table=$work/other.json"; err_has 'was made for model "another"'
+run 0 "$CANDID" caption "$image" --set "var.table=$work/other.json" --jsonl "$work/table.jsonl"
+echo '{"sink_dims": [1], "sink_tau": 5, "model": "another"}' >"$work/other.json"
+run 0 "$CANDID" caption "$image" --set "var.table=$work/other.json" --jsonl "$work/table.jsonl" --resume
+line "$work/table.jsonl" "len(x) == 2" # another table is another run
+run 0 "$CANDID" caption "$image" --config "$SOURCE_DIR/configs/baseline.json" --jsonl "$work/plain.jsonl" --resume
+line "$work/plain.jsonl" "len(x) == 1" # nothing switched on is the same as no configuration
+run 1 "$CANDID" calibrate sinks --ctx 20; err_has "the context window (--ctx) holds 20"
+run 2 "$CANDID" calibrate heads --tau 4 "$image"; err_has "--tau belongs to candid calibrate sinks"
 run 0 "$CANDID" calibrate sinks --tau 13
 out_has '"sink_dims":	[]'
 run 0 "$CANDID" calibrate heads --out "$work/heads.json" "$image" "$SOURCE_DIR/examples/zoo_4.png"

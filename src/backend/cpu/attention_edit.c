@@ -1,5 +1,5 @@
-/* Edits of one head's attention row. Sums run in ascending key order in double, so that a row's edit depends on nothing
- * but its own values. */
+/* Edits of one head's attention row. Sums run in double in an order of their own, so that a row's edit depends on
+ * nothing but its own values. */
 #include "backend/cpu/attention_edit.h"
 
 #include <math.h>
@@ -53,17 +53,24 @@ void attention_edit_scores(const struct row_edits *edits, int first, int last, i
     }
 }
 
-/* Mass of each class. */
+/* Mass of each class. Four partial sums each, so that neighbouring keys of one class do not wait for each other. */
 static void class_masses(const uint8_t *classes, int n_classes, const float *p, int n, double mass[KEY_CLASSES]) {
     const int classified = n < n_classes ? n : n_classes;
+    double sums[4][KEY_CLASSES] = {{0}};
+    int j = 0;
+    for (; j + 4 <= classified; j += 4) {
+        for (int k = 0; k < 4; k++) {
+            sums[k][classes[j + k]] += (double)p[j + k];
+        }
+    }
+    for (; j < classified; j++) {
+        sums[0][classes[j]] += (double)p[j];
+    }
+    for (; j < n; j++) {
+        sums[j % 4][0] += (double)p[j];
+    }
     for (int c = 0; c < KEY_CLASSES; c++) {
-        mass[c] = 0.0;
-    }
-    for (int j = 0; j < classified; j++) {
-        mass[classes[j]] += (double)p[j];
-    }
-    for (int j = classified; j < n; j++) {
-        mass[0] += (double)p[j];
+        mass[c] = (sums[0][c] + sums[1][c]) + (sums[2][c] + sums[3][c]);
     }
 }
 
@@ -90,14 +97,16 @@ static float move(const struct attention_edit *e, const uint8_t *classes, float 
     }
     const double from = mass_of(mass, e->from);
     const double budget = (1.0 - (double)e->keep) * from;
-    const float grow = (float)(1.0 + budget / to);
-    for (int j = 0; j < n; j++) {
-        const unsigned c = 1u << (j < e->n_classes ? classes[j] : 0);
-        if (e->from & c) {
-            p[j] *= e->keep;
-        } else if (e->to & c) {
-            p[j] *= grow;
-        }
+    float factor[KEY_CLASSES];
+    for (unsigned c = 0; c < KEY_CLASSES; c++) {
+        factor[c] = e->from >> c & 1u ? e->keep : e->to >> c & 1u ? (float)(1.0 + budget / to) : 1.0f;
+    }
+    const int classified = n < e->n_classes ? n : e->n_classes;
+    for (int j = 0; j < classified; j++) {
+        p[j] *= factor[classes[j]];
+    }
+    for (int j = classified; j < n && factor[0] != 1.0f; j++) {
+        p[j] *= factor[0];
     }
     return (float)budget;
 }
