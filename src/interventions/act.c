@@ -128,8 +128,8 @@ const struct method method_act = {
     .edits = "attention.probs: moves attention from sinks of the prompt to all other positions, in all rows",
     .cost = "the prompt's attention is computed twice in the layers edited",
     .citation = "Yu, Wang, Fu, Shi, Shaikh, Lin: Unveiling and Harnessing Hidden Attention Sinks: Enhancing Large "
-                "Language Models "
-                "without Training through Attention Calibration. ICML 2024, arXiv 2406.15765. Code: GATECH-EIC/ACT",
+                "Language Models without Training through Attention Calibration. ICML 2024, arXiv 2406.15765. Code: "
+                "GATECH-EIC/ACT",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .compile = compile,

@@ -48,8 +48,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
     if (order_of(s) == IMAGE_RINGS && !job->facts->trained_with_cca) {
         log_write(job->log, CANDID_LOG_WARN,
                   "cca: model \"%s\" is not known to be trained with concentric causal attention; on other weights it "
-                  "is out of "
-                  "distribution",
+                  "is out of distribution",
                   job->facts->name);
     }
     job->plan->order = order_of(s);

@@ -96,6 +96,23 @@ candid_status raise_image_scores(const struct settings *s, struct compile_job *j
     return CANDID_OK;
 }
 
+void mark_highest(const float *values, int n, int count, uint8_t mark, uint8_t *marks) {
+    for (int k = 0; k < count && k < n; k++) {
+        int best = -1;
+        for (int i = 0; i < n; i++) {
+            if (marks[i] != mark && (best < 0 || values[i] > values[best])) {
+                best = i;
+            }
+        }
+        marks[best] = mark;
+    }
+}
+
+int ascending(const void *a, const void *b) {
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
 void report_layers(cJSON *out, const char *name, const bool *layers, int n_layer) {
     cJSON *list = cJSON_AddArrayToObject(out, name);
     for (int l = 0; l < n_layer; l++) {
@@ -180,19 +197,6 @@ candid_status read_head_table(const struct settings *s, const struct compile_job
     return status;
 }
 
-/* Marks the `top` highest values; ties go to the lower index. */
-static void mark_top(const float *values, int n, int top, uint8_t *marks) {
-    for (int k = 0; k < top && k < n; k++) {
-        int best = -1;
-        for (int i = 0; i < n; i++) {
-            if (!marks[i] && (best < 0 || values[i] > values[best])) {
-                best = i;
-            }
-        }
-        marks[best] = 1;
-    }
-}
-
 candid_status select_heads(const struct settings *s, struct compile_job *job, uint8_t *heads, bool *given,
                            candid_error *error) {
     const int n_layer = job->facts->n_layer, n_head = job->facts->n_head;
@@ -217,7 +221,7 @@ candid_status select_heads(const struct settings *s, struct compile_job *job, ui
         }
         const candid_status status = read_head_table(s, job, table, setting_string(s, "rank_by"), values, error);
         if (status == CANDID_OK) {
-            mark_top(values, n_layer * n_head, setting_int(s, "top"), heads);
+            mark_highest(values, n_layer * n_head, setting_int(s, "top"), 1, heads);
         }
         free(values);
         return status;

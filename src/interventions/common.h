@@ -30,6 +30,13 @@ candid_status raise_image_scores(const struct settings *s, struct compile_job *j
 candid_status select_layers(const struct settings *s, const char *option, struct compile_job *job, bool *layers, int *n,
                             candid_error *error);
 
+/* Gives the `count` highest of n values this mark; of equal ones the lower index. Marks of that value must not be there
+ * yet. */
+void mark_highest(const float *values, int n, int count, uint8_t mark, uint8_t *marks);
+
+/* Order of two floats, for qsort. */
+int ascending(const void *a, const void *b);
+
 /* Adds the list of the layers that are on. */
 void report_layers(cJSON *out, const char *name, const bool *layers, int n_layer);
 

@@ -56,8 +56,7 @@ const struct method method_head_scale = {
     .edits = "head_output: multiplies the output of listed heads, in all rows",
     .cost = "none worth measuring",
     .citation = "A tool of head studies, e.g. Wu et al.: Retrieval Head Mechanistically Explains Long-Context "
-                "Factuality. arXiv "
-                "2404.15574",
+                "Factuality. arXiv 2404.15574",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .compile = compile,

@@ -22,8 +22,7 @@ const struct method method_hgai = {
     .edits = "attention.scores: adds the heads' mean magnitude to the scores of image tokens in the last row",
     .cost = "the scores of all heads are held before the softmax of any",
     .citation = "Jiang et al.: Devils in Middle Layers of Large Vision-Language Models: Interpreting, Detecting and "
-                "Mitigating Object "
-                "Hallucinations via Attention Lens. CVPR 2025, arXiv 2411.16724. Code: "
+                "Mitigating Object Hallucinations via Attention Lens. CVPR 2025, arXiv 2411.16724. Code: "
                 "ZhangqiJiang07/middle_layers_indicating_hallucinations",
     .options = options,
     .n_options = sizeof options / sizeof *options,

@@ -37,18 +37,17 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
 static const struct method_option options[] = {
     {"keep_last", OPTION_INT, "0", NULL, NULL, 0, 1e6, NULL,
      "Last tokens of the prompt that image tokens do not see, such as those of the assistant marker. The released "
-     "program "
-     "shows them its marker."},
+     "program shows them its marker."},
 };
 
 const struct method method_mma = {
     .name = "mma",
     .title = "Modality-mutual attention (MMA)",
     .edits = "positions: the mask lets image tokens see the text after the image",
-    .cost = "image rows leave the ordinary attention kernel: a prompt about 1.4 times as long; its keys depend on the question",
+    .cost = "image rows leave the ordinary attention kernel: a prompt about 1.4 times as long; its keys depend on the "
+            "question",
     .citation = "Wang et al.: Seeing is Understanding: Unlocking Causal Attention into Modality-Mutual Attention for "
-                "Multimodal "
-                "LLMs. arXiv 2503.02597. Code: sony/aki",
+                "Multimodal LLMs. arXiv 2503.02597. Code: sony/aki",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .compile = compile,

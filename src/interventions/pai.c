@@ -15,8 +15,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
 static const struct method_option options[] = {
     {"alpha", OPTION_FLOAT, "0.5", NULL, NULL, 0, 100, NULL,
      "Scores of image tokens grow by alpha times their magnitude. Paper: 0.5 for LLaVA, 0.6 Shikra, 0.2 MiniGPT-4. 0 "
-     "changes "
-     "nothing."},
+     "changes nothing."},
     {"layers", OPTION_LAYERS, "\"2-\"", NULL, NULL, 0, 0, NULL,
      "Layers edited. The paper's choice by similarity of hidden states is the constant 2 in the released program."},
     {"boost_first_token", OPTION_BOOL, "true", "true", "false", 0, 0, NULL,
@@ -29,8 +28,7 @@ const struct method method_pai = {
     .edits = "attention.scores: raises the scores of image tokens in the last row",
     .cost = "none worth measuring",
     .citation = "Liu, Zheng, Chen: Paying More Attention to Image: A Training-Free Method for Alleviating "
-                "Hallucination in LVLMs. "
-                "ECCV 2024, arXiv 2407.21771. Code: LALBJ/PAI",
+                "Hallucination in LVLMs. ECCV 2024, arXiv 2407.21771. Code: LALBJ/PAI",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .compile = compile,

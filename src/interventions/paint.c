@@ -17,28 +17,11 @@
 #include "core/status.h"
 #include "interventions/common.h"
 
-static int ascending(const void *a, const void *b) {
-    const float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
 /* Linear interpolation between the sorted values, as numpy.percentile. */
 static double quantile(const float *sorted, int n, double q) {
     const double at = q * (n - 1);
     const int low = (int)at, high = low + 1 < n ? low + 1 : low;
     return (double)sorted[low] + (at - low) * ((double)sorted[high] - (double)sorted[low]);
-}
-
-static void mark_largest(const float *values, int n, int count, uint8_t mark, uint8_t *cells) {
-    for (int k = 0; k < count && k < n; k++) {
-        int best = -1;
-        for (int i = 0; i < n; i++) {
-            if (cells[i] != mark && (best < 0 || values[i] > values[best])) {
-                best = i;
-            }
-        }
-        cells[best] = mark;
-    }
 }
 
 int paint_select(const float *summary_score, const float *local_score, int n, int n_local, uint8_t *cells) {
@@ -57,8 +40,8 @@ int paint_select(const float *summary_score, const float *local_score, int n, in
             n_summary += (double)summary_score[i] > q3 + 1.5 * (q3 - q1);
         }
         memset(cells, 0, (size_t)n);
-        mark_largest(local_score, n, n_local, 1, cells);
-        mark_largest(summary_score, n, n_summary, 2, summary);
+        mark_highest(local_score, n, n_local, 1, cells);
+        mark_highest(summary_score, n, n_summary, 2, summary);
         for (int i = 0; i < n; i++) {
             cells[i] = summary[i] ? 2 : cells[i];
         }
@@ -185,8 +168,7 @@ const struct method method_paint = {
     .edits = "attention.scores: raises the scores of chosen image tokens in the last row (reads vision.attention)",
     .cost = "one row of attention in two blocks of the image encoder",
     .citation = "Arif, Yoon, Nikolopoulos, Vandierendonck, John, Ji: Fixing Imbalanced Attention to Mitigate "
-                "In-Context Hallucination "
-                "of Large Vision-Language Model. arXiv 2501.12206. Code: hasanar1f/PAINT",
+                "In-Context Hallucination of Large Vision-Language Model. arXiv 2501.12206. Code: hasanar1f/PAINT",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .needs = needs,

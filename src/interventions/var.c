@@ -223,15 +223,14 @@ static const struct method_option options[] = {
      "A token is a sink when phi exceeds this. 0: the table's or the model's calibrated value, else 20."},
     {"rho", OPTION_FLOAT, "0.5", NULL, NULL, 0, 1, NULL,
      "Edit a head only if sinks hold at most this share of its image attention. The paper states the opposite share "
-     "(at "
-     "least 1 - rho on other tokens) and tunes it per task: 0.8 general, 0.5 hallucination, 0.9 vision-centric."},
+     "(at least 1 - rho on other tokens) and tunes it per task: 0.8 general, 0.5 hallucination, 0.9 vision-centric."},
     {"summ", OPTION_FLOAT, "0.2", NULL, NULL, 0, 1, NULL,
      "Edit a head only if at least this much of its attention is on the image."},
     {"p", OPTION_FLOAT, "0.6", NULL, NULL, 0, 1, NULL, "What sinks keep of their attention. 1 changes nothing."},
     {"sink_dims", OPTION_INTS, "null", NULL, NULL, 0, 1e6, NULL,
      "Dimensions of the hidden state that are massive in sinks. null: what configs/models.json knows of the model. "
-     "Find "
-     "them for another model with `candid calibrate sinks`. The released program uses the 7B model's for 13B, too."},
+     "Find them for another model with `candid calibrate sinks`. The released program uses the 7B model's for 13B, "
+     "too."},
     {"table", OPTION_PATH, "null", NULL, NULL, 0, 0, NULL,
      "File of `candid calibrate sinks`: sink dimensions and tau of the model, where they are not given."},
     {"layers", OPTION_LAYERS, "\"2-\"", NULL, NULL, 0, 0, NULL, "Layers edited."},

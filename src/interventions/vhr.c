@@ -16,11 +16,6 @@
 #include "core/status.h"
 #include "interventions/common.h"
 
-static int ascending(const void *a, const void *b) {
-    const float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
 float vhr_median(const float *values, int n) {
     float sorted[VHR_MOST_HEADS];
     memcpy(sorted, values, (size_t)n * sizeof *sorted);
@@ -225,8 +220,7 @@ static const struct method_option options[] = {
      "Factor on the selected heads' output. 1 changes nothing; above 3 the paper sees the text collapse."},
     {"layers", OPTION_LAYERS, "\"auto\"", NULL, NULL, 0, 0, NULL,
      "Layers edited. auto: layer 1 and the last 14 (LLaVA-1.5 and LLaVA-NeXT, 32 layers; InstructBLIP: \"1,14-31\"); "
-     "in models "
-     "with fewer layers the last 14/32 of them."},
+     "in models with fewer layers the last 14/32 of them."},
     {"distance", OPTION_CHOICE, "\"sq\"", "\"l2\"", "\"sq\"", 0, 0, distances,
      "Divergence: squared or plain Euclidean distance. Only the filter can tell the difference."},
     {"filter", OPTION_BOOL, "true", NULL, NULL, 0, 0, NULL,

@@ -124,8 +124,7 @@ static const struct method_option options[] = {
      "models."},
     {"site", OPTION_CHOICE, "\"mlp\"", "\"residual\"", "\"mlp\"", 0, 0, sites,
      "mlp: steer the MLP output along the vector's direction (released program). residual: add lambda times the vector "
-     "to the "
-     "block output and restore its norm (paper)."},
+     "to the block output and restore its norm (paper)."},
     {"cosine_gain", OPTION_BOOL, "true", "false", "true", 0, 0, NULL,
      "Push up to twice as hard where the MLP output points away from the vector (released program)."},
     {"pca_quirk", OPTION_BOOL, "false", "false", "true", 0, 0, NULL,
@@ -138,8 +137,7 @@ const struct method method_vista = {
     .edits = "hidden: steers the MLP output of every row; early_logits: mixes late middle layers into the final state",
     .cost = "the prompt runs three times side by side, once without its image; a reduction per row in decoding",
     .citation = "Li et al.: The Hidden Life of Tokens: Reducing Hallucination of Large Vision-Language Models via "
-                "Visual Information "
-                "Steering. ICML 2025, arXiv 2502.03628. Code: LzVv123456/VISTA",
+                "Visual Information Steering. ICML 2025, arXiv 2502.03628. Code: LzVv123456/VISTA",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .compile = compile,
