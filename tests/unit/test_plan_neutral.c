@@ -12,8 +12,6 @@
 
 #include "../support/demo_request.h"
 
-static const candid_precision precisions[] = {CANDID_PRECISION_EXACT, CANDID_PRECISION_FAST};
-
 /* The fingerprint of an answer. active: what every method's report must say of itself, with a reason if false. */
 static uint32_t answer(struct demo *d, const char *json, bool with_image, bool active, int n_tokens) {
     candid_config *config = demo_config(json);
@@ -60,13 +58,13 @@ static void neutral_settings(void **state) {
         "{\"head_scale\": {\"scale\": 0}}", /* no heads are named */
         "{" NEUTRAL "}",
     };
-    for (int p = 0; p < 2; p++) {
+    for (int p = 0; p < N_DEMO_PRECISIONS; p++) {
         struct demo d;
-        demo_open(&d, precisions[p], 1);
+        demo_open(&d, demo_precisions[p], 1);
         const uint32_t plain = answer(&d, NULL, true, true, 5);
         for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
             if (answer(&d, configs[i], true, false, 5) != plain) {
-                fail_msg("%s changes the answer of the %s path", configs[i], p ? "fast" : "exact");
+                fail_msg("%s changes the answer of the %s path", configs[i], p ? "exact" : "fast");
             }
         }
         /* the fingerprint does tell: the smallest change of one head shows */
@@ -81,14 +79,14 @@ static void nothing_meets_the_conditions(void **state) {
     static const char *const configs[] = {
         "{\"var\": {\"tau\": 13, \"sink_dims\": [1, 181]}}", "{\"var\": {\"tau\": 50, \"sink_dims\": [1, 181]}}",
         "{\"act\": {\"threshold\": 1}}", "{\"pai\": {\"layers\": \"7-\"}}", "{\"hgai\": {\"layers\": \"30-31\"}}"};
-    for (int p = 0; p < 2; p++) {
+    for (int p = 0; p < N_DEMO_PRECISIONS; p++) {
         struct demo d;
-        demo_open(&d, precisions[p], 1);
+        demo_open(&d, demo_precisions[p], 1);
         const uint32_t plain = answer(&d, NULL, true, true, 4);
         for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
             assert_int_equal(answer(&d, configs[i], true, false, 4), plain);
         }
-        if (precisions[p] == CANDID_PRECISION_EXACT) { /* here rows are looked at, and every head is left alone */
+        if (demo_precisions[p] == CANDID_PRECISION_EXACT) { /* here rows are looked at, and every head is left alone */
             assert_int_equal(
                 answer(&d, "{\"var\": {\"tau\": 4.5, \"sink_dims\": [1, 181], \"summ\": 1}}", true, false, 4), plain);
         }
@@ -108,9 +106,9 @@ static void without_an_image(void **state) {
         "{\"hgai\": true}",
         "{\"vista\": {\"sla_layers\": \"2-4\"}}",
     };
-    for (int p = 0; p < 2; p++) {
+    for (int p = 0; p < N_DEMO_PRECISIONS; p++) {
         struct demo d;
-        demo_open(&d, precisions[p], 1);
+        demo_open(&d, demo_precisions[p], 1);
         const uint32_t plain = answer(&d, NULL, false, true, 4);
         for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
             assert_int_equal(answer(&d, configs[i], false, false, 4), plain);

@@ -13,7 +13,6 @@
 
 #include "../support/demo_request.h"
 
-static const candid_precision precisions[] = {CANDID_PRECISION_EXACT, CANDID_PRECISION_FAST};
 #define VAR "\"var\": {\"tau\": 4.5, \"sink_dims\": [1, 181]}"
 
 /* ---- what a prompt's rows go through ------------------------------------------------------------- */
@@ -108,9 +107,9 @@ static void only_named_rows_change(void **state) {
         {"{\"head_scale\": {\"heads\": [[3, 2]]}}", true, true, 3},
         {"{\"vista\": {\"layers\": \"2-\", \"gamma\": 0}}", true, true, 2},
     };
-    for (int p = 0; p < 2; p++) {
+    for (int p = 0; p < N_DEMO_PRECISIONS; p++) {
         struct demo d;
-        demo_open(&d, precisions[p], 1);
+        demo_open(&d, demo_precisions[p], 1);
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             struct asked a;
             demo_ask(&a, &d, NULL);
@@ -143,13 +142,13 @@ static void companions_carry_no_edits(void **state) {
     static const char *const configs[] = {
         "{\"vista\": {\"gamma\": 0}, \"pai\": true, " VAR ", \"act\": true}",
         "{\"vhr\": {\"measure\": \"unreinforced\"}, \"head_scale\": {\"heads\": [[0, 0], [3, 2]]}}"};
-    for (size_t i = 0; i < 2 * sizeof configs / sizeof *configs; i++) {
+    for (size_t i = 0; i < N_DEMO_PRECISIONS * sizeof configs / sizeof *configs; i++) {
         struct demo d;
         struct asked with, without;
-        demo_open(&d, precisions[i % 2], 1);
+        demo_open(&d, demo_precisions[i % N_DEMO_PRECISIONS], 1);
         demo_ask(&without, &d, NULL);
         struct trace plain = trace_prompt(&without, false);
-        demo_ask(&with, &d, configs[i / 2]);
+        demo_ask(&with, &d, configs[i / N_DEMO_PRECISIONS]);
         struct trace beside = trace_rows(&with, false, true);
         for (int row = 0; row < plain.n_rows; row++) {
             for (int layer = -1; layer < plain.n_layer; layer++) {
@@ -264,12 +263,12 @@ static size_t copy_tables(const struct plan *plan, uint8_t **out) {
 static void answers_leave_the_tables_alone(void **state) {
     (void)state;
     static const char *const configs[] = {"{" VAR "}", "{\"vhr\": true}", "{\"act\": true}", EVERYTHING};
-    for (size_t i = 0; i < 2 * sizeof configs / sizeof *configs; i++) {
+    for (size_t i = 0; i < N_DEMO_PRECISIONS * sizeof configs / sizeof *configs; i++) {
         struct demo d;
         struct asked a;
         uint8_t *before, *empty, *after;
-        demo_open(&d, precisions[i % 2], 1);
-        demo_ask(&a, &d, configs[i / 2]);
+        demo_open(&d, demo_precisions[i % N_DEMO_PRECISIONS], 1);
+        demo_ask(&a, &d, configs[i / N_DEMO_PRECISIONS]);
         const size_t n = copy_tables(a.request.plan, &empty);
         demo_prefill(&a, NULL, NULL);
         assert_int_equal(copy_tables(a.request.plan, &before), n);
@@ -289,10 +288,10 @@ static void answers_leave_the_tables_alone(void **state) {
 
 static void forks_share_the_plan(void **state) {
     (void)state;
-    for (int p = 0; p < 2; p++) {
+    for (int p = 0; p < N_DEMO_PRECISIONS; p++) {
         struct demo d;
         struct asked a;
-        demo_open(&d, precisions[p], 1);
+        demo_open(&d, demo_precisions[p], 1);
         demo_ask(&a, &d, EVERYTHING);
         demo_prefill(&a, NULL, NULL);
         const size_t bytes = demo_vocab(&a) * sizeof(float);
@@ -365,19 +364,19 @@ static void plans_belong_to_their_rows(void **state) {
         {NULL, "{\"act\": true}", NULL},
         {"{\"head_scale\": {\"heads\": [[1, 0]]}}", "{\"head_scale\": {\"heads\": [[3, 2]]}}", "{\"vhr\": true}"},
     };
-    for (size_t i = 0; i < 2 * sizeof configs / sizeof *configs; i++) {
+    for (size_t i = 0; i < N_DEMO_PRECISIONS * sizeof configs / sizeof *configs; i++) {
         struct demo d;
         struct asked a[3];
         struct kv_seq *seq[3], *beside[3][ROLE_COUNT];
         struct forward_row *rows = calloc(2048, sizeof *rows);
         int n = 0, wanted = 0, first[4] = {0};
-        demo_open(&d, precisions[i % 2], 1);
+        demo_open(&d, demo_precisions[i % N_DEMO_PRECISIONS], 1);
         OK(llama_reserve(d.context->llama, 2048, error));
         struct kv_cache *kv = NULL;
         OK(kv_cache_create(d.context->backend, kv_cache_shape(d.context->kv), 8192, &kv, error));
         const size_t n_vocab = (size_t)d.model->llama.n_vocab, bytes = n_vocab * sizeof(float);
         for (int k = 0; k < 3; k++) {
-            demo_ask(&a[k], &d, configs[i / 2][k]);
+            demo_ask(&a[k], &d, configs[i / N_DEMO_PRECISIONS][k]);
             OK(kv_seq_create(kv, &seq[k], error));
             for (int role = 0; role < ROLE_COUNT; role++) {
                 OK(kv_seq_create(kv, &beside[k][role], error));
@@ -393,7 +392,7 @@ static void plans_belong_to_their_rows(void **state) {
         OK(llama_forward(d.context->llama, rows, n, NULL, together, error));
         struct asked lone[3];
         for (int k = 0; k < 3; k++) { /* with a plan of its own: the one above has been used */
-            demo_ask(&lone[k], &d, configs[i / 2][k]);
+            demo_ask(&lone[k], &d, configs[i / N_DEMO_PRECISIONS][k]);
             demo_prefill(&lone[k], NULL, NULL);
             assert_memory_equal(lone[k].logits, together + (size_t)first[k] * n_vocab, bytes);
             a[k].position = lone[k].position;
