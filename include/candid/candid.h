@@ -210,15 +210,16 @@ typedef enum candid_finish {
     CANDID_FINISH_EOS = 0,      /* the model ended its answer */
     CANDID_FINISH_STOP = 1,     /* a stop string was met (and is not part of the text) */
     CANDID_FINISH_LENGTH = 2,   /* max_new_tokens were generated */
-    CANDID_FINISH_CANCELLED = 3 /* on_text returned false */
+    CANDID_FINISH_CANCELLED = 3 /* on_text returned false; or the best answer found before a search was cancelled */
 } candid_finish;
 
-/* Receives each new piece of text (complete UTF-8 characters, `size` bytes, also NUL-terminated).
- * Return false to stop the generation. */
+/* Receives each new piece of text (complete UTF-8 characters, `size` bytes, also NUL-terminated). Return false to stop
+ * the generation. Beam search, OPERA and several answers hand over their first answer whole, at the end. */
 typedef bool (*candid_text_fn)(void *user_data, const char *text, size_t size);
 
 /* Polled often during image encoding and prefill (once per layer) and once per generated token; must be quick.
- * Return true to end the call with CANDID_ERROR_CANCELLED (text so far is lost; to keep it, stop in on_text). */
+ * Return true to end the call with CANDID_ERROR_CANCELLED (text so far is lost; to keep it, stop in on_text). Beam search
+ * and OPERA return the best answer they have finished by then, if there is one, as CANDID_FINISH_CANCELLED. */
 typedef bool (*candid_cancel_fn)(void *user_data);
 
 typedef struct candid_generate_params {
@@ -228,7 +229,7 @@ typedef struct candid_generate_params {
     int top_k;                /* 0 (default): off */
     float top_p;              /* 1 (default): off */
     float repetition_penalty; /* 1 (default): off; as in transformers, over prompt and generated tokens */
-    uint64_t seed;            /* of the sampler; default 0 */
+    uint64_t seed;            /* of the sampler (several samples: of the first, the others count up); default 0 */
     candid_preprocess preprocess;
     const char *conversation; /* template name or text with {prompt}; NULL: the model's own, else "vicuna_v1" */
     const char *const *stop;  /* n_stop strings that end the answer; may be NULL */
@@ -237,7 +238,7 @@ typedef struct candid_generate_params {
     void *on_text_user_data;
     candid_cancel_fn should_cancel; /* may be NULL */
     void *should_cancel_user_data;
-    const candid_config *config; /* mitigation methods, borrowed for the call; NULL: none */
+    const candid_config *config; /* methods and search, borrowed for the call; NULL: none, greedy or sampled */
 } candid_generate_params;
 
 CANDID_API candid_generate_params candid_generate_params_default(void);
@@ -253,14 +254,26 @@ typedef struct candid_stats {
     uint32_t fingerprint; /* CRC-32 of all logits the tokens were chosen from */
 } candid_stats;
 
+/* One of several answers. */
+typedef struct candid_answer {
+    const char *text; /* as in candid_result */
+    const int32_t *tokens;
+    size_t n_tokens;
+    candid_finish finish;
+    float score; /* beam search and OPERA: sum of log-probabilities with the length penalty; else 0 */
+} candid_answer;
+
 typedef struct candid_result {
-    const char *text;      /* the answer without leading space, NUL-terminated */
+    const char *text;      /* the (best) answer without leading space, NUL-terminated */
     const int32_t *tokens; /* n_tokens generated ids, the end token included if it was generated */
     size_t n_tokens;
     candid_finish finish;
     candid_stats stats;
     const char *interventions; /* JSON object: by method what it did ("active", "layers", "edits", …) or "why" it did nothing,
                                 * see docs/methods.md; "{}" without methods */
+    const candid_answer *answers; /* all n_answers of them, 1 or as many as the configuration's decode.answers asks for (beam
+                                   * search may find fewer): best first, samples in the order drawn; the first is the one above */
+    size_t n_answers;
 } candid_result;
 
 /* Answers `prompt` about `n_images` images (0 allowed). Each image is placed where the conversation template or

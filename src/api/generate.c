@@ -1,5 +1,6 @@
 /* candid_generate: checks the call, runs the generate loop, packs the result. */
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,9 +24,9 @@ candid_generate_params candid_generate_params_default(void) {
 /* The public result with the memory behind its pointers. */
 struct result {
     candid_result public;
-    char *text;
     char *interventions;
-    struct token_list tokens;
+    candid_answer *answers; /* [out.n_answers] */
+    struct generated out;
 };
 
 void candid_result_free(const candid_result *result) {
@@ -33,9 +34,9 @@ void candid_result_free(const candid_result *result) {
         return;
     }
     struct result *r = (struct result *)(uintptr_t)result; /* public is the first field; const is for the reader */
-    free(r->text);
     free(r->interventions);
-    token_list_free(&r->tokens);
+    free(r->answers);
+    generated_free(&r->out);
     free(r);
 }
 
@@ -59,72 +60,91 @@ static candid_status check_params(const candid_generate_params *p, candid_error 
 }
 
 /* How many tokens may be generated, or the error that the request does not fit. */
-static candid_status fit_context(const candid_context *c, int64_t n_prompt, int requested, int *max_new,
+static candid_status fit_context(const candid_context *c, const struct request *r, int requested, int *max_new,
                                  candid_error *error) {
+    const char *branch;
+    const int64_t n_prompt = request_longest(r, &branch);
     const int left = n_prompt < c->n_ctx ? c->n_ctx - (int)n_prompt : 0;
     if (left < 1 || requested > left) {
         return fail(error, CANDID_ERROR_CONTEXT,
-                    "the prompt has %" PRId64 " tokens and %d new ones were requested, but the context window holds %d",
-                    n_prompt, requested > 0 ? requested : 1, c->n_ctx);
+                    "the prompt%s%s has %" PRId64
+                    " tokens and %d new ones were requested, but the context window holds %d",
+                    branch ? " that is contrasted with, of " : "", branch ? branch : "", n_prompt,
+                    requested > 0 ? requested : 1, c->n_ctx);
     }
     *max_new = requested > 0 ? requested : left < DEFAULT_NEW_TOKENS ? left : DEFAULT_NEW_TOKENS;
+    return CANDID_OK;
+}
+
+/* The fields that candid.h promises, from what was generated. */
+static candid_status publish(struct result *r, candid_error *error) {
+    const size_t n = (size_t)r->out.n_answers;
+    r->answers = calloc(n, sizeof *r->answers);
+    if (!r->answers) {
+        return fail_memory(error, "a result", n * sizeof *r->answers);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const struct answer *a = &r->out.answers[i];
+        r->answers[i] = (candid_answer){a->text, a->tokens.ids, a->tokens.count, a->finish, a->score};
+    }
+    r->public = (candid_result){.text = r->answers[0].text,
+                                .tokens = r->answers[0].tokens,
+                                .n_tokens = r->answers[0].n_tokens,
+                                .finish = r->answers[0].finish,
+                                .stats = r->out.stats,
+                                .interventions = r->interventions,
+                                .answers = r->answers,
+                                .n_answers = n};
+    return CANDID_OK;
+}
+
+/* Where the rows of the request keep their keys and values: the context's cache for a single row, else one of their
+ * own, which is *own. */
+static candid_status choose_cache(candid_context *c, const struct request *r, int max_new, struct kv_cache **own,
+                                  struct kv_cache **cache, candid_error *error) {
+    const int64_t tokens = request_cache_tokens(r, max_new);
+    *cache = c->kv;
+    if (tokens == 0) {
+        return CANDID_OK;
+    }
+    if (tokens > INT_MAX) {
+        return fail(error, CANDID_ERROR_CONTEXT, "all rows of the request would hold %" PRId64 " tokens", tokens);
+    }
+    TRY(kv_cache_create(c->backend, kv_cache_shape(c->kv), (int)tokens, own, error));
+    *cache = *own;
     return CANDID_OK;
 }
 
 /* Generates into an allocated result. */
 static candid_status answer(candid_context *c, const candid_image *const *images, struct request *request,
                             const candid_generate_params *params, struct result *r, candid_error *error) {
-    const struct candid_model *m = c->model;
     int max_new = 0;
-    TRY(fit_context(c, request_length(request), params->max_new_tokens, &max_new, error));
-
+    TRY(fit_context(c, request, params->max_new_tokens, &max_new, error));
+    TRY(generate_check(&request->decoding, c->model->tokenizer, c->model->llama.n_vocab, error));
     struct observer observer = {.cancelled = params->should_cancel, .user_data = params->should_cancel_user_data};
-    struct sampler_params sampling = {
-        .temperature = params->temperature,
-        .top_k = params->top_k,
-        .top_p = params->top_p,
-        .repetition_penalty = params->repetition_penalty,
-        .seed = params->seed,
-    };
-    struct text_stream stream = {
-        .stop = params->stop,
-        .n_stop = params->n_stop,
-        .on_text = params->on_text,
-        .user_data = params->on_text_user_data,
-    };
-    struct generated out = {0};
-    struct sampler *sampler = NULL;
+    struct kv_cache *own = NULL, *cache = NULL;
     struct kv_seq *seq = NULL;
     candid_status status;
-    TRY_GOTO(sampler_create(&sampling, m->llama.n_vocab, &sampler, error), status, done);
-    TRY_GOTO(kv_seq_create(c->kv, &seq, error), status, done);
+    TRY_GOTO(choose_cache(c, request, max_new, &own, &cache, error), status, done);
+    TRY_GOTO(kv_seq_create(cache, &seq, error), status, done);
     TRY_GOTO(request_encode(c, images, request, params->config, &observer, error), status, done);
 
     struct generation g = request_generation(c, request, seq);
-    g.sampler = sampler;
+    g.seed = params->seed;
     g.max_new_tokens = max_new;
-    g.stream = &stream;
+    g.stop = params->stop;
+    g.n_stop = params->n_stop;
+    g.on_text = params->on_text;
+    g.on_text_user_data = params->on_text_user_data;
     g.observer = &observer;
-    TRY_GOTO(generate(&g, &out, error), status, done);
-    TRY_GOTO(request_report(request, &r->interventions, error), status, done);
-
-    out.stats.load_ms = request->load_ms;
-    out.stats.encode_ms = request->encode_ms;
-    r->public.stats = out.stats;
-    r->public.finish = out.finish;
-    r->tokens = out.tokens;
-    r->text = stream.text;
-    r->public.text = r->text;
-    r->public.tokens = r->tokens.ids;
-    r->public.n_tokens = r->tokens.count;
-    r->public.interventions = r->interventions;
-    out.tokens = (struct token_list){0};
-    stream.text = NULL;
+    TRY_GOTO(generate(&g, &r->out, error), status, done);
+    r->out.stats.load_ms = request->load_ms;
+    r->out.stats.encode_ms = request->encode_ms;
+    TRY_GOTO(request_report(request, &r->out, &r->interventions, error), status, done);
+    status = publish(r, error);
 done:
-    text_stream_free(&stream);
-    token_list_free(&out.tokens);
     kv_seq_free(seq);
-    sampler_free(sampler);
+    kv_cache_free(own);
     return status;
 }
 

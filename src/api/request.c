@@ -1,6 +1,7 @@
 /* The steps of a request before and after its generation. */
 #include "api/request.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +9,16 @@
 #include "vision/image.h"
 
 void request_free(struct request *r) {
+    for (int i = 0; i < r->list.n; i++) {
+        struct request_branch *b = &r->branches[i];
+        if (b->own_tokens) {
+            r->context->backend->ops->release(r->context->backend, b->visual_tokens);
+        }
+        plan_free(b->plan);
+        prompt_free(&b->prompt);
+        free(b->spans);
+    }
+    branch_list_free(&r->list);
     plan_free(r->plan);
     prompt_free(&r->prompt);
     free(r->views);
@@ -32,6 +43,106 @@ static candid_status plan_images(const candid_context *c, const candid_image *co
     return CANDID_OK;
 }
 
+/* ---- prompts ------------------------------------------------------------------------------------- */
+
+/* Tokenises a request in a conversation. */
+static candid_status make_prompt(const candid_context *c, const char *conversation, const char *text, size_t n_images,
+                                 struct prompt *out, candid_error *error) {
+    char *rendered = NULL;
+    TRY(prompt_render(conversation, text, n_images, &rendered, error));
+    const candid_status status = prompt_tokenize(c->model->tokenizer, rendered, out, error);
+    free(rendered);
+    return status;
+}
+
+/* "prefix request", with the images that the request places in front left there. */
+static candid_status put_before(const char *prefix, const char *request, char **out, candid_error *error) {
+    size_t lead = 0;
+    while (strncmp(request + lead, "<image>", 7) == 0) {
+        lead += 7;
+        lead += request[lead] == '\n';
+    }
+    const size_t size = strlen(prefix) + strlen(request) + 2;
+    *out = malloc(size);
+    if (!*out) {
+        return fail_memory(error, "a prompt", size);
+    }
+    memcpy(*out, request, lead);
+    snprintf(*out + lead, size - lead, "%s %s", prefix, request + lead);
+    return CANDID_OK;
+}
+
+/* What a branch reads. */
+static candid_status branch_prompt(const candid_context *c, const char *conversation, const char *request,
+                                   const struct request *r, const struct branch *b, struct prompt *out,
+                                   candid_error *error) {
+    if (b->sight == SIGHT_NONE) {
+        return prompt_without_images(&r->prompt, out, error);
+    }
+    char *text = NULL, *other = NULL;
+    candid_status status = CANDID_OK;
+    if (b->prefix) {
+        status = put_before(b->prefix, request, &text, error);
+    }
+    if (status == CANDID_OK && b->system) {
+        status = prompt_replace_system(conversation, b->system, &other, error);
+    }
+    if (status == CANDID_OK) {
+        status = make_prompt(c, other ? other : conversation,
+                             text         ? text
+                             : b->request ? b->request
+                                          : request,
+                             r->n_images, out, error);
+    }
+    free(text);
+    free(other);
+    return status;
+}
+
+/* Prompt and spans of branch i. */
+static candid_status prepare_branch(const candid_context *c, const char *conversation, const char *request,
+                                    struct request *r, int i, candid_error *error) {
+    const struct branch *b = &r->list.branches[i];
+    struct request_branch *to = &r->branches[i];
+    TRY(branch_prompt(c, conversation, request, r, b, &to->prompt, error));
+    to->spans = calloc(r->n_images + 1, sizeof *to->spans);
+    if (!to->spans) {
+        return fail_memory(error, "a branch", (r->n_images + 1) * sizeof *to->spans);
+    }
+    for (size_t k = 0; k < r->n_images; k++) {
+        to->spans[k] = r->spans[k];
+        if (b->sight == SIGHT_CHOSEN) {
+            const int n = b->n_chosen < r->spans[k].n_tokens ? b->n_chosen : r->spans[k].n_tokens;
+            to->spans[k] = (struct image_span){.n_tokens = n};
+        }
+    }
+    return CANDID_OK;
+}
+
+static candid_status prepare(candid_context *c, const candid_image *const *images, const char *prompt,
+                             const candid_generate_params *params, struct request *r, candid_error *error) {
+    const char *conversation = params->conversation     ? params->conversation
+                               : c->model->conversation ? c->model->conversation
+                                                        : "vicuna_v1";
+    const struct decoding given = {.temperature = params->temperature,
+                                   .top_k = params->top_k,
+                                   .top_p = params->top_p,
+                                   .repetition_penalty = params->repetition_penalty};
+    TRY(decoding_resolve(params->config, &given, &r->decoding, error));
+    TRY(interventions_branches(params->config, prompt, (int)r->n_images, &c->model->log, &r->list, error));
+    const char *asked = r->list.main_request ? r->list.main_request : prompt;
+    TRY(make_prompt(c, conversation, asked, r->n_images, &r->prompt, error));
+    TRY(plan_images(c, images, params->preprocess, r, error));
+    TRY(interventions_needs(params->config, &c->model->facts, &r->needs, error));
+    for (size_t i = 0; i < r->n_images; i++) {
+        r->spans[i].order = r->spans[i].grid_h > 0 ? r->needs.order : IMAGE_RASTER;
+    }
+    for (int i = 0; i < r->list.n; i++) {
+        TRY(prepare_branch(c, conversation, asked, r, i, error));
+    }
+    return CANDID_OK;
+}
+
 candid_status request_prepare(candid_context *c, const candid_image *const *images, size_t n_images, const char *prompt,
                               const candid_generate_params *params, struct request *out, candid_error *error) {
     if (n_images > 0 && !c->model->has_vision) {
@@ -39,34 +150,48 @@ candid_status request_prepare(candid_context *c, const candid_image *const *imag
                     "%s has no image encoder: open the model with mmproj_path to ask about images",
                     gguf_path(c->model->lm_file));
     }
-    struct request r = {.n_images = n_images};
-    const char *conversation = params->conversation     ? params->conversation
-                               : c->model->conversation ? c->model->conversation
-                                                        : "vicuna_v1";
-    char *text = NULL;
-    TRY(prompt_render(conversation, prompt, n_images, &text, error));
-    candid_status status = prompt_tokenize(c->model->tokenizer, text, &r.prompt, error);
-    free(text);
-    if (status == CANDID_OK) {
-        status = plan_images(c, images, params->preprocess, &r, error);
-    }
-    if (status == CANDID_OK) {
-        status = interventions_needs(params->config, &c->model->facts, &r.needs, error);
-    }
-    for (size_t i = 0; status == CANDID_OK && i < n_images; i++) {
-        r.spans[i].order = r.spans[i].grid_h > 0 ? r.needs.order : IMAGE_RASTER;
-    }
+    *out = (struct request){.context = c, .n_images = n_images};
+    const candid_status status = prepare(c, images, prompt, params, out, error);
     if (status != CANDID_OK) {
-        request_free(&r);
-        return status;
+        request_free(out);
     }
-    *out = r;
-    return CANDID_OK;
+    return status;
 }
+
+/* ---- sizes --------------------------------------------------------------------------------------- */
 
 int64_t request_length(const struct request *r) {
     return prompt_length(&r->prompt, r->spans);
 }
+
+int64_t request_longest(const struct request *r, const char **name) {
+    int64_t longest = request_length(r);
+    *name = NULL;
+    for (int i = 0; i < r->list.n; i++) {
+        const int64_t n = prompt_length(&r->branches[i].prompt, r->branches[i].spans);
+        if (n > longest) {
+            longest = n;
+            *name = r->list.branches[i].owner->name;
+        }
+    }
+    return longest;
+}
+
+int64_t request_cache_tokens(const struct request *r, int max_new) {
+    const int64_t hypotheses = r->decoding.beams > r->decoding.answers ? r->decoding.beams : r->decoding.answers;
+    if (hypotheses == 1 && r->list.n == 0) {
+        return 0;
+    }
+    int64_t tokens = 0;
+    for (int i = -1; i < r->list.n; i++) {
+        const int64_t prompt = i < 0 ? request_length(r) : prompt_length(&r->branches[i].prompt, r->branches[i].spans);
+        /* a block begun by the prompt, one by what follows, and one while beams change places */
+        tokens += prompt + hypotheses * (max_new + 3 * KV_BLOCK);
+    }
+    return tokens;
+}
+
+/* ---- images -------------------------------------------------------------------------------------- */
 
 /* Makes room for n_tokens visual tokens, and the encoder itself at the first image. */
 static candid_status prepare_vision(candid_context *c, size_t n_tokens, candid_error *error) {
@@ -126,6 +251,46 @@ static candid_status encode_images(candid_context *c, const candid_image *const 
     return status;
 }
 
+/* What a branch sees, if it is not what the main row sees. */
+static candid_status encode_branch(candid_context *c, const candid_image *const *images, struct request *r, int i,
+                                   const struct observer *observer, candid_error *error) {
+    struct request_branch *b = &r->branches[i];
+    switch (r->list.branches[i].sight) {
+    case SIGHT_SAME: b->visual_tokens = c->visual_tokens; return CANDID_OK;
+    case SIGHT_NONE: return CANDID_OK;
+    case SIGHT_NOISE:
+    case SIGHT_CHOSEN:
+    case SIGHT_SCALED:
+    case SIGHT_MASKED: break;
+    }
+    (void)images;
+    (void)observer;
+    return fail(error, CANDID_ERROR_UNSUPPORTED, "sight");
+}
+
+/* ---- plans --------------------------------------------------------------------------------------- */
+
+static candid_status compile_branch(const candid_context *c, struct request *r, int i, const candid_config *config,
+                                    candid_error *error) {
+    const struct branch *b = &r->list.branches[i];
+    struct request_branch *to = &r->branches[i];
+    struct layout layout = {0};
+    candid_status status = layout_from_prompt(&to->prompt, to->spans, &layout, error);
+    if (status == CANDID_OK && layout_length(&layout) > 0) {
+        const bool same = r->decoding.branch_edits && (b->sight == SIGHT_SAME || b->sight == SIGHT_NOISE);
+        if (same && !b->own_edits) {
+            status = interventions_compile(config, &c->model->facts, &layout, r->taps, (int)r->n_images,
+                                           r->needs.n_vision_blocks, &c->model->log, &to->plan, error);
+        } else {
+            status = interventions_compile_branch(config, &c->model->facts, &layout,
+                                                  b->own_edits ? PLAN_OWN : PLAN_POSITIONS, b->owner, &c->model->log,
+                                                  &to->plan, error);
+        }
+    }
+    layout_free(&layout);
+    return status;
+}
+
 candid_status request_encode(candid_context *c, const candid_image *const *images, struct request *r,
                              const candid_config *config, const struct observer *observer, candid_error *error) {
     TRY(encode_images(c, images, r, observer, error));
@@ -140,10 +305,28 @@ candid_status request_encode(candid_context *c, const candid_image *const *image
                                        r->needs.n_vision_blocks, &c->model->log, &r->plan, error);
     }
     layout_free(&layout);
+    for (int i = 0; status == CANDID_OK && i < r->list.n; i++) {
+        status = encode_branch(c, images, r, i, observer, error);
+        if (status == CANDID_OK) {
+            status = compile_branch(c, r, i, config, error);
+        }
+    }
     return status;
 }
 
-struct generation request_generation(candid_context *c, const struct request *r, struct kv_seq *seq) {
+struct generation request_generation(candid_context *c, struct request *r, struct kv_seq *seq) {
+    for (int i = 0; i < r->list.n; i++) {
+        const struct branch *b = &r->list.branches[i];
+        const struct request_branch *own = &r->branches[i];
+        r->inputs[i] = (struct branch_input){.prompt = &own->prompt,
+                                             .images = own->spans,
+                                             .visual_tokens = own->visual_tokens,
+                                             .plan = plan_acts(own->plan) ? own->plan : NULL,
+                                             .weight = b->weight,
+                                             .added = b->added,
+                                             .cutoff = b->cutoff,
+                                             .n_tokens = b->n_tokens};
+    }
     return (struct generation){
         .llama = c->llama,
         .weights = &c->model->llama,
@@ -153,15 +336,9 @@ struct generation request_generation(candid_context *c, const struct request *r,
         .prompt = &r->prompt,
         .images = r->spans,
         .visual_tokens = c->visual_tokens,
-        .plan = r->plan,
+        .plan = plan_acts(r->plan) ? r->plan : NULL,
+        .branches = r->inputs,
+        .n_branches = r->list.n,
+        .decoding = r->decoding,
     };
-}
-
-candid_status request_report(const struct request *r, char **out, candid_error *error) {
-    cJSON *report = interventions_report(r->plan);
-    char *text = report ? cJSON_PrintUnformatted(report) : NULL;
-    cJSON_Delete(report);
-    *out = text ? strdup(text) : NULL;
-    cJSON_free(text);
-    return *out ? CANDID_OK : fail_memory(error, "the report of the methods", 0);
 }

@@ -8,8 +8,18 @@
 #include "api/handles.h"
 #include "decode/generate.h"
 
+/* A branch that the answer's row is contrasted with. */
+struct request_branch {
+    struct prompt prompt;
+    struct image_span *spans; /* [n_images] */
+    float *visual_tokens;     /* device: its own, or the context's where it sees what the main row sees */
+    bool own_tokens;          /* visual_tokens is released with the request */
+    struct plan *plan;
+};
+
 /* Release with request_free. */
 struct request {
+    candid_context *context;
     struct prompt prompt;
     size_t n_images;
     struct visual_plan *views; /* [n_images] */
@@ -17,26 +27,38 @@ struct request {
     struct method_needs needs;
     struct vision_tap *taps; /* (n_images, needs.n_vision_blocks) */
     float *of_cls;           /* what they point into */
-    struct plan *plan;       /* NULL: no method is active */
+    struct plan *plan;       /* of the active methods, which may be without effect; NULL: none */
+    struct decoding decoding;
+    struct branch_list list; /* what the branches are */
+    struct request_branch branches[MAX_BRANCHES];
+    struct branch_input inputs[MAX_BRANCHES]; /* what the generation gets of them, and counts */
     double load_ms, encode_ms;
 };
 
-/* Renders and tokenises the prompt and decides how each image is seen. On failure nothing is to be freed. */
+/* Renders and tokenises the prompts, decides how each image is seen and how the answer is searched for. On failure
+ * nothing is to be freed. */
 candid_status request_prepare(candid_context *c, const candid_image *const *images, size_t n_images, const char *prompt,
                               const candid_generate_params *params, struct request *out, candid_error *error);
 
-/* Positions of the prompt. */
+/* Positions of the answer's prompt. */
 int64_t request_length(const struct request *r);
 
-/* Encodes the images to c->visual_tokens and compiles the plan; config may be NULL. */
+/* Positions of the longest prompt of all, and its name for messages ("the prompt", "the prompt of vcd"). */
+int64_t request_longest(const struct request *r, const char **name);
+
+/* Tokens of KV cache that all rows of the request take with max_new generated tokens; 0: those of the context are
+ * enough. */
+int64_t request_cache_tokens(const struct request *r, int max_new);
+
+/* Encodes the images to c->visual_tokens and compiles the plans; config may be NULL. */
 candid_status request_encode(candid_context *c, const candid_image *const *images, struct request *r,
                              const candid_config *config, const struct observer *observer, candid_error *error);
 
-/* Everything of a generation but sampler, length, stream and observer. seq: empty. */
-struct generation request_generation(candid_context *c, const struct request *r, struct kv_seq *seq);
+/* Everything of a generation but length, stop strings, text function and observer. seq: empty. */
+struct generation request_generation(candid_context *c, struct request *r, struct kv_seq *seq);
 
-/* What the methods did, as JSON text; the caller frees it. */
-candid_status request_report(const struct request *r, char **out, candid_error *error);
+/* What the methods did, as JSON text; the caller frees it. out: of the generation, or NULL. */
+candid_status request_report(const struct request *r, const struct generated *out, char **text, candid_error *error);
 
 void request_free(struct request *r);
 

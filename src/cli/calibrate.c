@@ -55,11 +55,7 @@ int calibrate_open(const struct run_options *o, candid_model **model, candid_con
 }
 
 candid_status calibrate_run(candid_context *context, struct calibrate_request *c, candid_error *error) {
-    const struct candid_model *m = context->model;
-    const struct sampler_params greedy = {.top_p = 1.0f, .repetition_penalty = 1.0f};
-    struct text_stream stream = {0};
     struct generated out = {0};
-    struct sampler *sampler = NULL;
     struct kv_seq *seq = NULL;
     const int64_t n_prompt = request_length(&c->request), left = context->n_ctx - n_prompt;
     if (left < 1) {
@@ -67,25 +63,20 @@ candid_status calibrate_run(candid_context *context, struct calibrate_request *c
         return fail(error, CANDID_ERROR_CONTEXT,
                     "the prompt has %" PRId64 " tokens, the context window (--ctx) holds %d", n_prompt, context->n_ctx);
     }
-    candid_status status = sampler_create(&greedy, m->llama.n_vocab, &sampler, error);
-    if (status == CANDID_OK) {
-        status = kv_seq_create(context->kv, &seq, error);
-    }
+    candid_status status = kv_seq_create(context->kv, &seq, error);
     if (status == CANDID_OK) {
         struct generation g = request_generation(context, &c->request, seq);
-        g.sampler = sampler;
         g.max_new_tokens = left < c->max_new_tokens ? (int)left : c->max_new_tokens;
-        g.stream = &stream;
         g.observer = &c->observer;
         status = generate(&g, &out, error);
     }
-    c->text = stream.text;
-    c->n_generated = out.stats.n_generated;
-    stream.text = NULL;
-    text_stream_free(&stream);
-    token_list_free(&out.tokens);
+    if (status == CANDID_OK) {
+        c->text = out.answers[0].text;
+        c->n_generated = out.stats.n_generated;
+        out.answers[0].text = NULL;
+    }
+    generated_free(&out);
     kv_seq_free(seq);
-    sampler_free(sampler);
     request_free(&c->request);
     return status;
 }

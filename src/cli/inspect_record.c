@@ -70,29 +70,20 @@ static void see(void *user_data, enum site site, int layer, const float *data, i
 
 /* Runs the request with this plan, forced to give these tokens; what comes out is what the observer and the plan saw.
  */
-static candid_status run(struct inspection *in, const struct request *r, struct plan *plan,
+static candid_status run(struct inspection *in, struct request *r, struct plan *plan,
                          const struct token_list *forced, const struct observer *observer, candid_error *error) {
-    const struct sampler_params greedy = {.top_p = 1.0f, .repetition_penalty = 1.0f};
-    struct sampler *sampler = NULL;
     struct kv_seq *seq = NULL;
-    struct text_stream stream = {0};
     struct generated out = {0};
-    candid_status status;
-    TRY_GOTO(sampler_create(&greedy, in->model->llama.n_vocab, &sampler, error), status, done);
-    TRY_GOTO(kv_seq_create(in->context->kv, &seq, error), status, done);
+    TRY(kv_seq_create(in->context->kv, &seq, error));
     struct generation g = request_generation(in->context, r, seq);
     g.plan = plan;
+    g.n_branches = 0; /* the tokens are given: nothing is contrasted */
     g.forced = forced;
-    g.sampler = sampler;
     g.max_new_tokens = (int)forced->count;
-    g.stream = &stream;
     g.observer = observer;
-    status = generate(&g, &out, error);
-done:
-    text_stream_free(&stream);
-    token_list_free(&out.tokens);
+    const candid_status status = generate(&g, &out, error);
+    generated_free(&out);
     kv_seq_free(seq);
-    sampler_free(sampler);
     return status;
 }
 
@@ -128,7 +119,7 @@ static candid_status record_run(struct inspection *in, struct request *request, 
         status = fail(error, CANDID_ERROR_INTERNAL, "inspect: saw %d rows of attention, expected %zu", watch.n_seen,
                       forced->count);
     }
-    return status == CANDID_OK ? request_report(request, &r->interventions, error) : status;
+    return status == CANDID_OK ? request_report(request, NULL, &r->interventions, error) : status;
 }
 
 /* ---- measuring ----------------------------------------------------------------------------------- */

@@ -1,98 +1,134 @@
-/* The generate loop. */
+/* From a prompt to answers: what all strategies have in common. */
 #include "decode/generate.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/clock.h"
 #include "core/crc32.h"
 #include "core/status.h"
-#include "decode/prefill.h"
+#include "decode/beam.h"
+#include "decode/sampler.h"
+#include "decode/strategies.h"
+#include "decode/text_stream.h"
 
-/* Bytes of keys and values one step reads. */
-static double kv_bytes(const struct kv_seq *seq) {
-    return (double)kv_block_bytes(seq->cache) / KV_BLOCK * seq->length;
+void generated_free(struct generated *out) {
+    for (int i = 0; i < out->n_answers; i++) {
+        token_list_free(&out->answers[i].tokens);
+        free(out->answers[i].text);
+    }
+    free(out->answers);
+    *out = (struct generated){0};
 }
 
-/* Picks a token, records it, streams its text. *more: whether another step follows. */
-static candid_status take_token(const struct generation *g, float *logits, struct generated *out, bool *more,
-                                candid_error *error) {
-    out->stats.fingerprint = crc32_update(out->stats.fingerprint, logits, (size_t)g->weights->n_vocab * sizeof *logits);
-    const size_t step = out->tokens.count;
-    const int32_t token = g->forced ? g->forced->ids[step] : sampler_pick(g->sampler, logits);
-    if (token < 0) {
-        return fail(error, CANDID_ERROR_FORMAT, "logits of step %zu are not numbers: the model's weights are damaged",
-                    out->tokens.count);
+candid_status make_answers(struct generated *out, int n, candid_error *error) {
+    out->answers = calloc((size_t)n, sizeof *out->answers);
+    if (!out->answers) {
+        return fail_memory(error, "answers", (size_t)n * sizeof *out->answers);
     }
-    TRY(token_list_push(&out->tokens, token, error));
-    sampler_accept(g->sampler, token);
-    *more = false;
-    if (g->forced && step + 1 == g->forced->count) {
-        out->finish = CANDID_FINISH_LENGTH;
-        return CANDID_OK;
-    }
-    if (!g->forced && tokenizer_is_end(g->tokenizer, token)) {
-        out->finish = CANDID_FINISH_EOS;
-        return CANDID_OK;
-    }
-    char piece[512];
-    size_t size = tokenizer_piece(g->tokenizer, token, false, piece, sizeof piece);
-    TRY(text_stream_push(g->stream, piece, size < sizeof piece ? size : sizeof piece, error));
-    if (g->stream->stopped) {
-        out->finish = CANDID_FINISH_STOP;
-    } else if (g->stream->cancelled) {
-        out->finish = CANDID_FINISH_CANCELLED;
-    } else if ((int)out->tokens.count == g->max_new_tokens) {
-        out->finish = CANDID_FINISH_LENGTH;
-    } else {
-        *more = true;
-    }
+    out->n_answers = n;
     return CANDID_OK;
 }
 
-static candid_status run(const struct generation *g, float *logits, struct generated *out, candid_error *error) {
-    const int n_prompt = (int)prompt_length(g->prompt, g->images); /* fits in the context, see struct generation */
+void count_logits(const struct generation *g, const float *logits, int n, struct generated *out) {
+    out->stats.fingerprint =
+        crc32_update(out->stats.fingerprint, logits, (size_t)n * (size_t)g->weights->n_vocab * sizeof *logits);
+}
+
+candid_status counted_step(const struct generation *g, struct group *group, const int32_t *tokens,
+                           struct generated *out, candid_error *error) {
+    TRY(group_step(group, tokens, error));
+    out->stats.decode_bytes += (double)llama_weight_bytes(g->weights) + group_kv_bytes(group);
+    out->n_steps++;
+    out->n_rows += group_rows(group);
+    return CANDID_OK;
+}
+
+candid_status answer_text(const struct generation *g, struct answer *answer, candid_error *error) {
+    struct text_stream stream = {.stop = g->stop, .n_stop = g->n_stop};
+    candid_status status = CANDID_OK;
+    for (size_t i = 0; status == CANDID_OK && i < answer->tokens.count && !stream.stopped; i++) {
+        char piece[512];
+        const int32_t token = answer->tokens.ids[i];
+        if (!tokenizer_is_end(g->tokenizer, token)) {
+            const size_t size = tokenizer_piece(g->tokenizer, token, false, piece, sizeof piece);
+            status = text_stream_push(&stream, piece, size < sizeof piece ? size : sizeof piece, error);
+        }
+    }
+    if (status == CANDID_OK) {
+        status = text_stream_finish(&stream, error);
+    }
+    if (status == CANDID_OK) {
+        answer->finish = stream.stopped ? CANDID_FINISH_STOP : answer->finish;
+        answer->text = stream.text ? stream.text : strdup("");
+        stream.text = NULL;
+        status = answer->text ? CANDID_OK : fail_memory(error, "an answer", 1);
+    }
+    text_stream_free(&stream);
+    return status;
+}
+
+static candid_status search(const struct generation *g, struct group *group, struct generated *out,
+                            candid_error *error) {
+    switch (g->decoding.strategy) {
+    case STRATEGY_GREEDY:
+    case STRATEGY_SAMPLE: return samples_run(g, group, out, error);
+    case STRATEGY_BEAM: return beams_run(g, group, out, error);
+    case STRATEGY_OPERA: break;
+    }
+    return fail(error, CANDID_ERROR_INTERNAL, "strategy %d is not known", (int)g->decoding.strategy);
+}
+
+/* Answers that were not streamed are handed over whole. */
+static void hand_over(const struct generation *g, const struct generated *out) {
+    const bool streamed = out->n_answers == 1 && g->decoding.strategy <= STRATEGY_SAMPLE;
+    const char *text = out->answers[0].text;
+    if (!streamed && g->on_text && text[0]) {
+        g->on_text(g->on_text_user_data, text, strlen(text));
+    }
+}
+
+static candid_status run(const struct generation *g, struct generated *out, candid_error *error) {
+    const int64_t n_prompt = prompt_length(g->prompt, g->images);
     if (n_prompt < 1) {
         return fail(error, CANDID_ERROR_ARGUMENT, "the prompt is empty: expected at least one token");
     }
+    const int answers = g->decoding.answers, beams = g->decoding.beams;
+    struct group *group = NULL;
     double start = clock_ms();
-    int position;
-    TRY(prefill(g, logits, &position, error));
+    TRY(group_create(g, answers > beams ? answers : beams, &group, error));
     out->stats.prefill_ms = clock_ms() - start;
-    out->stats.n_prompt = n_prompt;
-    for (size_t i = 0; i < g->prompt->tokens.count; i++) {
-        sampler_accept(g->sampler, g->prompt->tokens.ids[i]);
-    }
-
+    out->stats.n_prompt = (int)n_prompt;
     start = clock_ms();
-    bool more;
-    TRY(take_token(g, logits, out, &more, error));
-    while (more) {
-        struct forward_row row = {
-            .seq = g->seq,
-            .token = out->tokens.ids[out->tokens.count - 1],
-            .position = position++,
-            .want_logits = true,
-            .plan = g->plan,
-        };
-        TRY(layout_append(&g->seq->layout, SPAN_GENERATED, 1, -1, 0, 0, error));
-        TRY(llama_forward(g->llama, &row, 1, g->observer, logits, error));
-        out->stats.decode_bytes += (double)llama_weight_bytes(g->weights) + kv_bytes(g->seq);
-        TRY(take_token(g, logits, out, &more, error));
-    }
-    TRY(text_stream_finish(g->stream, error));
+    const candid_status status = search(g, group, out, error);
+    group_free(group);
+    TRY(status);
+    hand_over(g, out);
     out->stats.decode_ms = clock_ms() - start;
-    out->stats.n_generated = (int)out->tokens.count;
+    for (int i = 0; i < out->n_answers; i++) {
+        out->stats.n_generated += (int)out->answers[i].tokens.count;
+    }
     return CANDID_OK;
 }
 
+candid_status generate_check(const struct decoding *d, const struct tokenizer *tokenizer, int n_vocab,
+                             candid_error *error) {
+    const struct sampler_params sampling = {.temperature = d->temperature,
+                                            .top_k = d->top_k,
+                                            .top_p = d->top_p,
+                                            .repetition_penalty = d->repetition_penalty};
+    TRY(sampler_check(&sampling, n_vocab, error));
+    int32_t ends[TOKENIZER_MAX_ENDS];
+    const struct beam_params beams = {
+        .n_beams = d->beams, .n_ends = tokenizer_ends(tokenizer, ends), .n_vocab = n_vocab};
+    return d->strategy == STRATEGY_BEAM ? beam_check(&beams, error) : CANDID_OK;
+}
+
 candid_status generate(const struct generation *g, struct generated *out, candid_error *error) {
-    const size_t bytes =
-        ROLE_COUNT * (size_t)g->weights->n_vocab * sizeof(float); /* the prompt's companions have some, too */
-    float *logits = malloc(bytes);
-    if (!logits) {
-        return fail_memory(error, "logits", bytes);
+    *out = (struct generated){0};
+    const candid_status status = run(g, out, error);
+    if (status != CANDID_OK) {
+        generated_free(out);
     }
-    candid_status status = run(g, logits, out, error);
-    free(logits);
     return status;
 }

@@ -1,40 +1,84 @@
 /*
- * The generate loop: prefill of a prompt, then one forward pass per token.
+ * Generation: the prompt, then one forward pass per token, for one answer, several samples, beams or OPERA
+ * (decoding.strategy). docs/decoding.md shows rows, branches and caches.
  */
 #ifndef CANDID_DECODE_GENERATE_H
 #define CANDID_DECODE_GENERATE_H
 
-#include "decode/sampler.h"
-#include "decode/text_stream.h"
+#include "interventions/branch.h"
+#include "interventions/decoding.h"
 #include "lm/layout.h"
 #include "lm/llama.h"
 #include "lm/prompt.h"
+
+/* A row that the answer's own is contrasted with; everything above the counters is given and borrowed. */
+struct branch_input {
+    const struct prompt *prompt;
+    const struct image_span *images;
+    const float *visual_tokens; /* as in struct generation */
+    struct plan *plan;
+    float weight; /* weight, added, cutoff: see decode/contrast.h */
+    bool added;
+    float cutoff;
+    int n_tokens; /* generated tokens it takes part in; 0: all */
+
+    int n_prompt, n_shared; /* written: positions of its prompt, and those shared with the answer's row */
+    int64_t n_contrasted;   /* rows of logits it was contrasted with */
+    int64_t n_rows;         /* rows of logits in all */
+    int64_t n_removed;      /* tokens that the cut-offs removed from them */
+};
 
 /* What to generate from; everything is borrowed. */
 struct generation {
     struct llama *llama;
     const struct llama_weights *weights;
     const struct tokenizer *tokenizer;
+    struct backend *backend;
     struct kv_seq *seq; /* empty sequence with its layout still empty */
     const struct prompt *prompt;
     const struct image_span *images; /* by number of the image */
     const float *visual_tokens;      /* device (tokens of all images, n_embd), image after image, raster order */
-    struct backend *backend;
     struct plan *plan;               /* what methods do, or NULL */
-    const struct token_list *forced; /* answer with these tokens instead of the sampler's, or NULL */
-    struct sampler *sampler;
+    struct branch_input *branches;   /* [n_branches] */
+    int n_branches;
+
+    struct decoding decoding;
+    uint64_t seed;                   /* of the first answer; the following count up from it */
+    const struct token_list *forced; /* answer with these tokens instead, or NULL */
     int max_new_tokens;              /* >= 1; prompt + max_new_tokens fit in the context */
-    struct text_stream *stream;      /* receives the text */
+    const char *const *stop;         /* n_stop strings that end an answer */
+    size_t n_stop;
+    candid_text_fn on_text; /* may be NULL. A sole greedy or sampled answer comes as it grows, others at the end */
+    void *on_text_user_data;
     const struct observer *observer; /* may be NULL; its `cancelled` is polled */
 };
 
-/* What came out. tokens is owned by the caller. */
-struct generated {
+/* An answer; tokens and text are owned. */
+struct answer {
     struct token_list tokens;
+    char *text; /* NUL-terminated, without leading white space, up to a stop string */
     candid_finish finish;
-    candid_stats stats; /* prefill_ms, decode_ms, n_prompt, n_generated, decode_bytes, fingerprint */
+    float score; /* beam, opera: sum of log-probabilities with the length penalty; else 0 */
 };
 
+/* What came out; release with generated_free. */
+struct generated {
+    struct answer *answers; /* [n_answers], best first; of samples in the order of their seeds */
+    int n_answers;
+    candid_stats stats; /* prefill_ms, decode_ms, n_prompt, n_generated, decode_bytes, fingerprint */
+    int n_steps;        /* forward passes after the prompt */
+    int64_t n_rows;     /* rows in them */
+};
+
+/* Whether a search with these options fits a model, before any work; CANDID_ERROR_ARGUMENT. */
+candid_status generate_check(const struct decoding *d, const struct tokenizer *tokenizer, int n_vocab,
+                             candid_error *error);
+
+/*
+ * On a cancelled search the best finished answer is returned, its finish CANDID_FINISH_CANCELLED; where there is none,
+ * and without beams, CANDID_ERROR_CANCELLED.
+ */
 candid_status generate(const struct generation *g, struct generated *out, candid_error *error);
+void generated_free(struct generated *out);
 
 #endif

@@ -113,7 +113,7 @@ static candid_status run_whole(const struct generation *g, const struct row_list
 
 static candid_status run_parts(const struct generation *g, const struct row_list *list, float *logits,
                                candid_error *error) {
-    for (int done = 0, n; done < list->n; done += n) {
+    for (int done = g->seq->length, n; done < list->n; done += n) { /* what a prompt shares with another is there */
         const int left = list->n - done, most = llama_pass_rows(g->llama), rest = left - most;
         n = passable(list, done, done, rest > 0 && rest <= FEW_ROWS && most > 2 * FEW_ROWS ? most - FEW_ROWS : most);
         if (n == 0) { /* one ring is larger than a pass */

@@ -7,8 +7,9 @@
 
 #include "decode/generate.h"
 
-/* Runs g's prompt into g->seq and writes the logits of its last row, host (n_vocab). logits must have room for 3 rows.
- * *next_position: RoPE position of the first generated token. */
+/* Runs g's prompt into g->seq, which may hold its first positions already (then no plan may want the whole prompt in
+ * one pass, and at least one row is left), and writes the logits of its last row, host (n_vocab). logits must have room
+ * for ROLE_COUNT rows. *next_position: RoPE position of the first generated token. */
 candid_status prefill(const struct generation *g, float *logits, int *next_position, candid_error *error);
 
 #endif

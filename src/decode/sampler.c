@@ -54,7 +54,7 @@ static double draw_uniform(struct sampler *s) {
 
 /* ---- life ---- */
 
-static candid_status check_params(const struct sampler_params *p, int n_vocab, candid_error *error) {
+candid_status sampler_check(const struct sampler_params *p, int n_vocab, candid_error *error) {
     if (!(p->temperature >= 0) || !isfinite(p->temperature)) {
         return fail(error, CANDID_ERROR_ARGUMENT, "temperature must be a finite number, 0 or more, not %g",
                     (double)p->temperature);
@@ -79,7 +79,7 @@ static candid_status check_params(const struct sampler_params *p, int n_vocab, c
 
 candid_status sampler_create(const struct sampler_params *params, int n_vocab, struct sampler **out,
                              candid_error *error) {
-    TRY(check_params(params, n_vocab, error));
+    TRY(sampler_check(params, n_vocab, error));
     struct sampler *s = calloc(1, sizeof *s);
     if (!s) {
         return fail_memory(error, "the sampler", sizeof *s);

@@ -20,7 +20,10 @@ struct sampler_params {
 
 struct sampler;
 
-/* *out is released by sampler_free. A parameter out of range is CANDID_ERROR_ARGUMENT. */
+/* A parameter out of range is CANDID_ERROR_ARGUMENT. */
+candid_status sampler_check(const struct sampler_params *params, int n_vocab, candid_error *error);
+
+/* *out is released by sampler_free. Parameters are checked. */
 candid_status sampler_create(const struct sampler_params *params, int n_vocab, struct sampler **out,
                              candid_error *error);
 void sampler_free(struct sampler *s);

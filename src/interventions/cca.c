@@ -72,6 +72,7 @@ const struct method method_cca = {
     .citation =
         "Xing et al.: Mitigating Object Hallucination via Concentric Causal Attention. NeurIPS 2024, arXiv 2410.15926. "
         "Code: xing0047/cca-llava",
+    .for_every_row = true,
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .needs = needs,

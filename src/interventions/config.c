@@ -48,9 +48,10 @@ struct config_source {
 /* An item's place: `path` as for json_line_of. */
 struct place {
     const struct config_source *source;
-    int path[3];
+    int path[6];
     int depth;
     const char *method; /* NULL at the top level */
+    bool listed;        /* the method is an element of a list, which names it by "method" */
 };
 
 static candid_status reject(const struct place *at, const char *key, const char *format, ...)
@@ -216,8 +217,66 @@ static candid_status keep_value(struct choice *c, const struct method_option *o,
     return status;
 }
 
+static candid_status change(struct candid_config *config, int i, const struct place *at, const char *key,
+                            const cJSON *value);
+
+static int find_method(const struct candid_config *config, const char *name) {
+    for (int i = 0; i < config->n_methods; i++) {
+        if (strcmp(config->table[i]->name, name) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* One element of a list of methods: its name, or {"method": NAME, options}. at: the element. */
+static candid_status read_listed(struct candid_config *config, const struct place *at, const char *key,
+                                 const cJSON *item) {
+    const cJSON *member = cJSON_GetObjectItemCaseSensitive(item, "method");
+    const char *name = cJSON_GetStringValue(cJSON_IsObject(item) ? member : item);
+    if (!name) {
+        return reject_value(at, key, "the name of a method or an object with \"method\": NAME", item);
+    }
+    const int i = find_method(config, name);
+    if (i < 0 || config->table[i]->kind != METHOD_CONTRAST) {
+        const char *near = NULL;
+        for (int k = 0; k < config->n_methods; k++) {
+            near = config->table[k]->kind == METHOD_CONTRAST ? nearest_name(name, near, config->table[k]->name) : near;
+        }
+        struct printable p;
+        printable_string(&p, name);
+        return i >= 0 ? reject(at, key, "\"%s\" is no contrast: switch it on by its own key", p.s)
+               : near ? reject(at, key, "there is no contrast \"%s\"; did you mean \"%s\"?", p.s, near)
+                      : reject(at, key, "there is no contrast \"%s\"", p.s);
+    }
+    struct place inner = *at;
+    inner.method = config->table[i]->name;
+    inner.listed = true;
+    if (cJSON_IsObject(item)) {
+        return change(config, i, &inner, NULL, item);
+    }
+    const cJSON on = {.type = cJSON_True};
+    return change(config, i, &inner, NULL, &on);
+}
+
+static candid_status read_methods(struct candid_config *config, const struct place *at, const char *key,
+                                  const cJSON *list) {
+    if (!at->source->text) {
+        return reject(at, key, "a list of methods stands in a file; here write METHOD=true or METHOD.OPTION=VALUE");
+    }
+    struct place inner = *at;
+    inner.depth++;
+    int index = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, list) {
+        inner.path[inner.depth - 1] = index++;
+        TRY(read_listed(config, &inner, key, item));
+    }
+    return CANDID_OK;
+}
+
 /* One key of a method's object. */
-static candid_status read_key(const struct candid_config *config, const struct method *m, struct choice *c,
+static candid_status read_key(struct candid_config *config, const struct method *m, struct choice *c,
                               const struct place *at, const char *key, const cJSON *value) {
     if (strcmp(key, "preset") == 0) {
         return read_preset(c, at, value);
@@ -232,6 +291,9 @@ static candid_status read_key(const struct candid_config *config, const struct m
     const struct method_option *o = find_option(m, key);
     if (!o) {
         return unknown_option(at, m, key);
+    }
+    if (o->type == OPTION_METHODS && cJSON_IsArray(value)) {
+        return read_methods(config, at, key, value);
     }
     int element;
     if (!option_accepts(o, value, &element)) {
@@ -251,7 +313,7 @@ static candid_status read_key(const struct candid_config *config, const struct m
 }
 
 /* A method's value: true, false, or an object that activates it unless it says "enabled": false. */
-static candid_status read_choice(const struct candid_config *config, const struct method *m, struct choice *c,
+static candid_status read_choice(struct candid_config *config, const struct method *m, struct choice *c,
                                  const struct place *at, const cJSON *value) {
     if (cJSON_IsBool(value)) {
         c->active = cJSON_IsTrue(value);
@@ -264,10 +326,13 @@ static candid_status read_choice(const struct candid_config *config, const struc
     struct place inner = *at;
     int index = 0;
     inner.depth++;
+    inner.listed = false;
     for (const cJSON *item = value->child; item; item = item->next) {
         inner.path[inner.depth - 1] = index++;
         TRY(reject_repeated(&inner, value, item));
-        TRY(read_key(config, m, c, &inner, item->string, item));
+        if (!at->listed || strcmp(item->string, "method") != 0) {
+            TRY(read_key(config, m, c, &inner, item->string, item));
+        }
     }
     return CANDID_OK;
 }
@@ -308,15 +373,6 @@ const struct config_section config_sections[] = {
     {"source", "Where the values come from, for readers; ignored.", read_note},
     {NULL, NULL, NULL},
 };
-
-static int find_method(const struct candid_config *config, const char *name) {
-    for (int i = 0; i < config->n_methods; i++) {
-        if (strcmp(config->table[i]->name, name) == 0) {
-            return i;
-        }
-    }
-    return -1;
-}
 
 static candid_status unknown_method(const struct candid_config *config, const struct place *at, const char *key) {
     const char *near = NULL;

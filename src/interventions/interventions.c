@@ -60,13 +60,41 @@ candid_status interventions_needs(const struct candid_config *config, const stru
     return CANDID_OK;
 }
 
-static int count_active(const struct candid_config *config) {
-    int n = 0;
-    struct settings s;
-    for (const struct method *const *m = methods; *m; m++) {
-        n += config_method(config, *m, &s);
+/* ---- branches ------------------------------------------------------------------------------------ */
+
+static candid_status check_images(const struct branch_list *list, int n_images, candid_error *error) {
+    for (int i = 0; i < list->n; i++) {
+        if (list->branches[i].sight != SIGHT_SAME && n_images == 0) {
+            return fail(error, CANDID_ERROR_ARGUMENT,
+                        "%s contrasts with another view of the image: expected an image in the request, found none",
+                        list->branches[i].owner->name);
+        }
     }
-    return n;
+    return CANDID_OK;
+}
+
+candid_status interventions_branches(const struct candid_config *config, const char *request, int n_images,
+                                     const struct logger *log, struct branch_list *out, candid_error *error) {
+    *out = (struct branch_list){.request = request, .n_images = n_images, .log = log};
+    for (const struct method *const *m = methods; *m; m++) {
+        struct settings s;
+        if ((*m)->branches && config_method(config, *m, &s)) {
+            out->method = *m;
+            TRY((*m)->branches(&s, out, error));
+        }
+    }
+    return check_images(out, n_images, error);
+}
+
+/* ---- plans --------------------------------------------------------------------------------------- */
+
+static bool writes_plan(const struct method *m, enum plan_scope scope, const struct method *owner) {
+    switch (scope) {
+    case PLAN_MAIN: return m->compile && m->kind != METHOD_CONTRAST;
+    case PLAN_POSITIONS: return m->compile && m->for_every_row;
+    case PLAN_OWN: return m->compile && (m->for_every_row || m == owner);
+    }
+    return false;
 }
 
 static void warn_together(const struct candid_config *config, const struct logger *log) {
@@ -75,35 +103,51 @@ static void warn_together(const struct candid_config *config, const struct logge
     }
 }
 
-candid_status interventions_compile(const struct candid_config *config, const struct model_facts *facts,
-                                    const struct layout *prompt, const struct vision_tap *taps, int n_images,
-                                    int n_taps, const struct logger *log, struct plan **out, candid_error *error) {
+/* What compile() of every method in the scope gets. */
+struct compilation {
+    const struct candid_config *config;
+    const struct model_facts *facts;
+    const struct layout *prompt;
+    const struct vision_tap *taps;
+    int n_images, n_taps;
+    enum plan_scope scope;
+    const struct method *owner;
+    const struct logger *log;
+};
+
+static candid_status compile_method(const struct compilation *c, const struct method *m, const struct settings *s,
+                                    struct plan *plan, candid_error *error) {
+    struct plan_note *note = &plan->notes[plan->n_notes++];
+    note->method = m;
+    struct compile_job job = {.facts = c->facts,
+                              .layout = c->prompt,
+                              .taps = c->taps,
+                              .n_images = c->n_images,
+                              .n_taps = c->n_taps,
+                              .plan = plan,
+                              .log = c->log,
+                              .method = m,
+                              .note = note};
+    return m->compile(s, &job, error);
+}
+
+static candid_status compile(const struct compilation *c, struct plan **out, candid_error *error) {
+    struct settings s;
+    size_t n = 0;
     *out = NULL;
-    const int n = count_active(config);
+    for (const struct method *const *m = methods; *m; m++) {
+        n += writes_plan(*m, c->scope, c->owner) && config_method(c->config, *m, &s);
+    }
     if (n == 0) {
         return CANDID_OK;
     }
-    TRY(check_together(config, error));
-    warn_together(config, log);
     struct plan *plan = NULL;
-    TRY(plan_create(facts->n_layer, facts->n_head, facts->n_embd, prompt, &plan, error));
-    plan->notes = calloc((size_t)n, sizeof *plan->notes);
-    candid_status status = plan->notes ? CANDID_OK : fail_memory(error, "a plan", (size_t)n * sizeof *plan->notes);
+    TRY(plan_create(c->facts->n_layer, c->facts->n_head, c->facts->n_embd, c->prompt, &plan, error));
+    plan->notes = calloc(n, sizeof *plan->notes);
+    candid_status status = plan->notes ? CANDID_OK : fail_memory(error, "a plan", n * sizeof *plan->notes);
     for (const struct method *const *m = methods; status == CANDID_OK && *m; m++) {
-        struct settings s;
-        if (config_method(config, *m, &s)) {
-            struct plan_note *note = &plan->notes[plan->n_notes++];
-            note->method = *m;
-            struct compile_job job = {.facts = facts,
-                                      .layout = prompt,
-                                      .taps = taps,
-                                      .n_images = n_images,
-                                      .n_taps = n_taps,
-                                      .plan = plan,
-                                      .log = log,
-                                      .method = *m,
-                                      .note = note};
-            status = (*m)->compile(&s, &job, error);
+        if (writes_plan(*m, c->scope, c->owner) && config_method(c->config, *m, &s)) {
+            status = compile_method(c, *m, &s, plan, error);
         }
     }
     if (status != CANDID_OK) {
@@ -112,6 +156,39 @@ candid_status interventions_compile(const struct candid_config *config, const st
     }
     plan->whole_prompt = plan->whole_prompt || plan->companions[ROLE_TEXT_ONLY] || plan->companions[ROLE_PLAIN];
     *out = plan;
+    return CANDID_OK;
+}
+
+candid_status interventions_compile(const struct candid_config *config, const struct model_facts *facts,
+                                    const struct layout *prompt, const struct vision_tap *taps, int n_images,
+                                    int n_taps, const struct logger *log, struct plan **out, candid_error *error) {
+    TRY(check_together(config, error));
+    warn_together(config, log);
+    const struct compilation c = {.config = config,
+                                  .facts = facts,
+                                  .prompt = prompt,
+                                  .taps = taps,
+                                  .n_images = n_images,
+                                  .n_taps = n_taps,
+                                  .log = log};
+    return compile(&c, out, error);
+}
+
+bool plan_acts(const struct plan *plan) {
+    return plan && (plan->n_steps > 0 || plan->unlock_end > 0);
+}
+
+candid_status interventions_compile_branch(const struct candid_config *config, const struct model_facts *facts,
+                                           const struct layout *prompt, enum plan_scope scope,
+                                           const struct method *owner, const struct logger *log, struct plan **out,
+                                           candid_error *error) {
+    const struct compilation c = {
+        .config = config, .facts = facts, .prompt = prompt, .scope = scope, .owner = owner, .log = log};
+    TRY(compile(&c, out, error));
+    if (!plan_acts(*out)) {
+        plan_free(*out);
+        *out = NULL;
+    }
     return CANDID_OK;
 }
 

@@ -5,6 +5,7 @@
 #define CANDID_INTERVENTIONS_INTERVENTIONS_H
 
 #include "core/log.h"
+#include "interventions/branch.h"
 #include "interventions/config.h"
 #include "interventions/method.h"
 #include "model/weights.h"
@@ -24,6 +25,18 @@ void model_facts_fill(struct model_facts *facts, const char *name, const char *t
 candid_status interventions_needs(const struct candid_config *config, const struct model_facts *facts,
                                   struct method_needs *needs, candid_error *error);
 
+/* The branches that the active methods contrast with. request: the user's text; *out is released by branch_list_free,
+ * also after an error. A method that needs an image and gets none is CANDID_ERROR_ARGUMENT. */
+candid_status interventions_branches(const struct candid_config *config, const char *request, int n_images,
+                                     const struct logger *log, struct branch_list *out, candid_error *error);
+
+/* Which methods write a plan. */
+enum plan_scope {
+    PLAN_MAIN,      /* of the answer's own row: all but contrasts */
+    PLAN_POSITIONS, /* only what every row with an image has: orders and masks */
+    PLAN_OWN,       /* those, and the edits that a contrast makes in its own branch: `owner` */
+};
+
 /*
  * The plan of a prompt. *out is NULL where no method is active; otherwise owned by the caller: plan_free. taps:
  * (n_images, n_taps), as needs.vision_blocks asked.
@@ -31,6 +44,15 @@ candid_status interventions_needs(const struct candid_config *config, const stru
 candid_status interventions_compile(const struct candid_config *config, const struct model_facts *facts,
                                     const struct layout *prompt, const struct vision_tap *taps, int n_images,
                                     int n_taps, const struct logger *log, struct plan **out, candid_error *error);
+
+/* The same for a branch. owner: the contrast with PLAN_OWN, else NULL. A plan without effect is NULL. */
+candid_status interventions_compile_branch(const struct candid_config *config, const struct model_facts *facts,
+                                           const struct layout *prompt, enum plan_scope scope,
+                                           const struct method *owner, const struct logger *log, struct plan **out,
+                                           candid_error *error);
+
+/* Whether running with the plan differs from running without. NULL is allowed. */
+bool plan_acts(const struct plan *plan);
 
 /*
  * What each active method did: {"var": {"active": true, "layers": […], …}, "cca": {"active": false, "why": "…"}}. The

@@ -17,11 +17,13 @@ enum option_type {
     OPTION_BOOL,
     OPTION_INT,
     OPTION_FLOAT,
-    OPTION_CHOICE, /* one of `choices` */
-    OPTION_LAYERS, /* "2-" | "5-18" | "1,18-31" | "all" | "auto" where the option allows it; see layers_parse */
-    OPTION_INTS,   /* list of integers from min to max, or null */
-    OPTION_HEADS,  /* list of [layer, head] pairs, or null */
-    OPTION_PATH,   /* file name, relative to the config file's directory, or null */
+    OPTION_CHOICE,  /* one of `choices` */
+    OPTION_LAYERS,  /* "2-" | "5-18" | "1,18-31" | "all" | "auto" where the option allows it; see layers_parse */
+    OPTION_INTS,    /* list of integers from min to max, or null */
+    OPTION_HEADS,   /* list of [layer, head] pairs, or null */
+    OPTION_PATH,    /* file name, relative to the config file's directory, or null */
+    OPTION_TEXT,    /* any text that is not empty, or null */
+    OPTION_METHODS, /* list of methods to switch on, or null; see config.c */
 };
 
 /* One option. Values are JSON text, so that a table reads like a config file. */
@@ -86,19 +88,34 @@ struct compile_job {
     struct plan_note *note;      /* its own: write `idle` (see idle() in common.h), `report` and `state` */
 };
 
+/* Where a method does its work. */
+enum method_kind {
+    METHOD_EDITS,       /* inside the forward pass: plans */
+    METHOD_CONTRAST,    /* between rows of logits, maybe with edits of its own */
+    METHOD_SEARCH,      /* in the choice of tokens */
+    METHOD_SECOND_LOOK, /* asks twice, the second time with another image */
+};
+
+struct branch_list;
+
 struct method {
     const char *name;     /* key in configs: "var" */
     const char *title;    /* "Visual attention redistribution" */
     const char *edits;    /* what it changes, one sentence naming the sites */
     const char *cost;     /* one sentence */
     const char *citation; /* authors, title, venue, arXiv id; repository */
+    enum method_kind kind;
+    bool for_every_row; /* an order or mask of image tokens: holds for the branches of contrasts, too */
     const struct method_option *options;
     int n_options;
 
     /* May be NULL: needs nothing. */
     void (*needs)(const struct settings *s, const struct model_facts *facts, struct method_needs *needs);
-    /* Adds steps to job->plan. A method whose settings make it the identity adds none and says so with idle(). */
+    /* Adds steps to job->plan. A method whose settings make it the identity adds none and says so with idle(). May be
+     * NULL: it has no plan. */
     candid_status (*compile)(const struct settings *s, struct compile_job *job, candid_error *error);
+    /* Adds the branches that the answer's row is contrasted with (interventions/branch.h). May be NULL: none. */
+    candid_status (*branches)(const struct settings *s, struct branch_list *list, candid_error *error);
 };
 
 /* Every method, in the order in which they are applied where they meet at one site. NULL-terminated. */

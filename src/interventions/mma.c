@@ -48,6 +48,7 @@ const struct method method_mma = {
             "question",
     .citation = "Wang et al.: Seeing is Understanding: Unlocking Causal Attention into Modality-Mutual Attention for "
                 "Multimodal LLMs. arXiv 2503.02597. Code: sony/aki",
+    .for_every_row = true,
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .compile = compile,

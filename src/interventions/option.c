@@ -27,7 +27,8 @@ bool option_has_default(const struct method_option *o, const char *json) {
 }
 
 bool option_admits_null(const struct method_option *o) {
-    return o->type == OPTION_INTS || o->type == OPTION_HEADS || o->type == OPTION_PATH || option_has_default(o, "null");
+    return o->type == OPTION_INTS || o->type == OPTION_HEADS || o->type == OPTION_PATH || o->type == OPTION_TEXT ||
+           o->type == OPTION_METHODS || option_has_default(o, "null");
 }
 
 static bool is_index_pair(const cJSON *item) {
@@ -86,7 +87,9 @@ bool option_accepts(const struct method_option *o, const cJSON *value, int *elem
         return text && (layers_valid(text) || (strcmp(text, "auto") == 0 && option_has_default(o, "\"auto\"")));
     case OPTION_INTS:
     case OPTION_HEADS: return list_accepts(o, value, element);
-    case OPTION_PATH: return text && text[0] != '\0';
+    case OPTION_PATH:
+    case OPTION_TEXT: return text && text[0] != '\0';
+    case OPTION_METHODS: return cJSON_IsArray(value); /* the reader looks at what is in it */
     }
     return false;
 }
@@ -136,6 +139,8 @@ const char *option_expected(const struct method_option *o, bool element, char bu
                  element ? "" : ", or null");
         break;
     case OPTION_PATH: snprintf(buffer, OPTION_EXPECTED, "a file name or null"); break;
+    case OPTION_TEXT: snprintf(buffer, OPTION_EXPECTED, "a text or null"); break;
+    case OPTION_METHODS: snprintf(buffer, OPTION_EXPECTED, "a list of methods or null"); break;
     }
     return buffer;
 }

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "core/status.h"
+#include "interventions/branch.h"
 #include "interventions/common.h"
 
 /* Linear interpolation between the sorted values, as numpy.percentile. */
@@ -159,18 +160,22 @@ static const struct method_option options[] = {
     {"boost_first_token", OPTION_BOOL, "true", "true", "false", 0, 0, NULL,
      "Whether the first generated token is predicted with the boost; in the released program, with PAI's contrast, it "
      "is not."},
+    OPTIONS_TEXT_CONTRAST,
     {"local_ratio", OPTION_FLOAT, "0.25", NULL, NULL, 0, 1, NULL, "Share of the patches that are local tokens."},
 };
 
 const struct method method_paint = {
     .name = "paint",
     .title = "Paying attention to informed tokens (PAINT)",
-    .edits = "attention.scores: raises the scores of chosen image tokens in the last row (reads vision.attention)",
-    .cost = "one row of attention in two blocks of the image encoder",
+    .edits = "attention.scores: raises the scores of chosen image tokens in the last row (reads vision.attention); "
+             "logits: contrasted with those of the text alone",
+    .cost = "one row of attention in two blocks of the image encoder; one more short prompt and one more row in every "
+            "step (with gamma 1 neither)",
     .citation = "Arif, Yoon, Nikolopoulos, Vandierendonck, John, Ji: Fixing Imbalanced Attention to Mitigate "
                 "In-Context Hallucination of Large Vision-Language Model. arXiv 2501.12206. Code: hasanar1f/PAINT",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .needs = needs,
     .compile = compile,
+    .branches = text_contrast,
 };

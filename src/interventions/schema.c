@@ -101,8 +101,15 @@ static void add_constraints(struct builder *b, cJSON *object, const struct metho
         add_range(b, items, 0, OPTION_MAX_INDEX);
         break;
     case OPTION_PATH:
+    case OPTION_TEXT:
         add_type(b, object, "string", or_null);
         add_json(b, object, "minLength", "1");
+        break;
+    case OPTION_METHODS:
+        add_type(b, object, "array", or_null);
+        add_json(b, object, "items",
+                 "{\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"object\", \"properties\": {\"method\": "
+                 "{\"type\": \"string\"}}, \"required\": [\"method\"]}]}");
         break;
     }
 }

@@ -215,6 +215,45 @@ candid_status prompt_tokenize(const struct tokenizer *t, const char *text, struc
     return status;
 }
 
+candid_status prompt_without_images(const struct prompt *p, struct prompt *out, candid_error *error) {
+    *out = (struct prompt){0};
+    out->chunks = calloc(p->n_chunks + 1, sizeof *out->chunks);
+    if (!out->chunks) {
+        return fail_memory(error, "a prompt", (p->n_chunks + 1) * sizeof *out->chunks);
+    }
+    for (size_t i = 0; i < p->n_chunks; i++) {
+        const struct prompt_chunk *from = &p->chunks[i];
+        if (from->image >= 0) {
+            continue;
+        }
+        out->chunks[out->n_chunks++] = (struct prompt_chunk){-1, out->tokens.count, from->count};
+        for (size_t t = 0; t < from->count; t++) {
+            const candid_status status = token_list_push(&out->tokens, p->tokens.ids[from->begin + t], error);
+            if (status != CANDID_OK) {
+                prompt_free(out);
+                return status;
+            }
+        }
+    }
+    return CANDID_OK;
+}
+
+candid_status prompt_replace_system(const char *conversation, const char *system, char **out, candid_error *error) {
+    const char *named = prompt_template_named(conversation ? conversation : "vicuna_v1");
+    const char *text = named ? named : conversation;
+    const char *hole = strstr(text, PROMPT), *role = strstr(text, "USER:");
+    const char *rest = role && (!hole || role < hole) ? role : text;
+    const size_t size = strlen(system) + strlen(rest) + 2;
+    *out = malloc(size);
+    if (!*out) {
+        return fail_memory(error, "a prompt", size);
+    }
+    strcpy(*out, system);
+    strcat(*out, " ");
+    strcat(*out, rest);
+    return CANDID_OK;
+}
+
 void prompt_free(struct prompt *p) {
     if (p) {
         token_list_free(&p->tokens);

@@ -57,4 +57,13 @@ struct prompt {
 candid_status prompt_tokenize(const struct tokenizer *t, const char *text, struct prompt *out, candid_error *error);
 void prompt_free(struct prompt *p);
 
+/* The prompt without its images: the text chunks as they are, one after the other. *out is the caller's. */
+candid_status prompt_without_images(const struct prompt *p, struct prompt *out, candid_error *error);
+
+/*
+ * The conversation text with `system` in place of what it says before its first role: before "USER:" if that stands
+ * before "{prompt}", else before everything. A space goes between. malloc'd; conversation as in prompt_render.
+ */
+candid_status prompt_replace_system(const char *conversation, const char *system, char **out, candid_error *error);
+
 #endif

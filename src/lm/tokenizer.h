@@ -38,6 +38,10 @@ bool tokenizer_add_bos(const struct tokenizer *t);            /* whether prompts
 bool tokenizer_prefix_first(const struct tokenizer *t);       /* text after an image gets no space prefix either */
 bool tokenizer_is_end(const struct tokenizer *t, int32_t id); /* EOS, or tokenizer.ggml.eot_token_id */
 
+/* The tokens that end an answer; returns their number. */
+#define TOKENIZER_MAX_ENDS 2
+int tokenizer_ends(const struct tokenizer *t, int32_t ends[TOKENIZER_MAX_ENDS]);
+
 /*
  * Appends the ids of `size` bytes of UTF-8 text (invalid bytes become byte tokens). parse_special: pieces of control,
  * unknown and user-defined type written out in the text become that token; otherwise only user-defined ones do. Of

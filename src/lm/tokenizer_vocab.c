@@ -315,3 +315,14 @@ bool tokenizer_prefix_first(const struct tokenizer *t) {
 bool tokenizer_is_end(const struct tokenizer *t, int32_t id) {
     return id >= 0 && (id == t->eos || id == t->eot);
 }
+
+int tokenizer_ends(const struct tokenizer *t, int32_t ends[TOKENIZER_MAX_ENDS]) {
+    int n = 0;
+    if (t->eos >= 0) {
+        ends[n++] = t->eos;
+    }
+    if (t->eot >= 0 && t->eot != t->eos) {
+        ends[n++] = t->eot;
+    }
+    return n;
+}

@@ -132,16 +132,11 @@ static double run_case(struct runner *r, const cJSON *item, const struct safeten
         expected_ids[i] = cJSON_GetArrayItem(cJSON_GetObjectItem(item, "tokens"), i)->valueint;
     }
     struct token_list list = {.ids = expected_ids, .count = STEPS};
-    struct sampler *sampler = NULL;
     struct kv_seq *seq = NULL;
-    struct text_stream stream = {0};
     struct generated out = {0};
-    OK(sampler_create(&(struct sampler_params){.top_p = 1, .repetition_penalty = 1}, watch.n_vocab, &sampler, error));
     OK(kv_seq_create(r->context->kv, &seq, error));
     struct generation g = request_generation(r->context, &request, seq);
-    g.sampler = sampler;
     g.max_new_tokens = STEPS;
-    g.stream = &stream;
     g.observer = &observer;
     g.forced = &list; /* the recorded tokens, also past an end token */
     OK(generate(&g, &out, error));
@@ -150,11 +145,9 @@ static double run_case(struct runner *r, const cJSON *item, const struct safeten
     for (int i = 0; i < STEPS; i++) {
         *agreed += watch.chosen[i] == expected_ids[i];
     }
-    OK(request_report(&request, report, error));
-    text_stream_free(&stream);
-    token_list_free(&out.tokens);
+    OK(request_report(&request, &out, report, error));
+    generated_free(&out);
     kv_seq_free(seq);
-    sampler_free(sampler);
     request_free(&request);
     candid_config_free(config);
     candid_image_free(image);

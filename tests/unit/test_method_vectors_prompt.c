@@ -374,14 +374,10 @@ static void check_decode(const struct tested_backend *t, const cJSON *input, int
     for (int i = 0; i < past - n_prompt + 2; i++) { /* the prompt's answer, then one that meets `past` entries */
         assert_int_equal(token_list_push(&forced, 40 + i, NULL), CANDID_OK);
     }
-    struct text_stream stream = {0};
     struct generated out = {0};
-    assert_int_equal(sampler_create(&(struct sampler_params){.top_p = 1, .repetition_penalty = 1}, d.weights.n_vocab,
-                                    &g.sampler, NULL),
-                     CANDID_OK);
     g.forced = &forced;
     g.max_new_tokens = (int)forced.count;
-    g.stream = &stream;
+    g.decoding = (struct decoding){.beams = 1, .answers = 1, .top_p = 1, .repetition_penalty = 1};
     assert_int_equal(generate(&g, &out, NULL), CANDID_OK);
     assert_int_equal(d.seq->length, past + 1);
     assert_int_equal(seen.n_rows, 1);
@@ -390,9 +386,7 @@ static void check_decode(const struct tested_backend *t, const cJSON *input, int
     for (int i = 0; i < seen.n_head * seen.n_keys; i++) {
         assert_true(seen.probs[i] > 0);
     }
-    sampler_free(g.sampler);
-    text_stream_free(&stream);
-    token_list_free(&out.tokens);
+    generated_free(&out);
     token_list_free(&forced);
     seen_free(&seen);
     asked_free(&a, &d);

@@ -43,7 +43,7 @@ static void images_are_seen_from_behind_only(void **state) {
 
 static cJSON *report_of(struct asked *a) {
     char *text = NULL;
-    OK(request_report(&a->request, &text, error));
+    OK(request_report(&a->request, NULL, &text, error));
     cJSON *report = cJSON_Parse(text);
     free(text);
     assert_non_null(report);

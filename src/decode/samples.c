@@ -1,0 +1,155 @@
+/* Greedy search and sampling: one answer, or several drawn side by side from one reading of the prompt. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/status.h"
+#include "decode/sampler.h"
+#include "decode/strategies.h"
+#include "decode/text_stream.h"
+
+/* An answer under way. */
+struct sample {
+    struct sampler *sampler;
+    struct text_stream stream;
+    struct answer *answer;
+    bool more;
+};
+
+static candid_status begin(const struct generation *g, int index, struct answer *answer, struct sample *s,
+                           candid_error *error) {
+    const struct decoding *d = &g->decoding;
+    const struct sampler_params params = {.temperature = d->temperature,
+                                          .top_k = d->top_k,
+                                          .top_p = d->top_p,
+                                          .repetition_penalty = d->repetition_penalty,
+                                          .seed = g->seed + (uint64_t)index};
+    *s = (struct sample){.answer = answer, .more = true};
+    s->stream = (struct text_stream){.stop = g->stop, .n_stop = g->n_stop};
+    if (d->answers == 1) {
+        s->stream.on_text = g->on_text;
+        s->stream.user_data = g->on_text_user_data;
+    }
+    TRY(sampler_create(&params, g->weights->n_vocab, &s->sampler, error));
+    for (size_t i = 0; i < g->prompt->tokens.count; i++) {
+        sampler_accept(s->sampler, g->prompt->tokens.ids[i]);
+    }
+    return CANDID_OK;
+}
+
+static void end(struct sample *s) {
+    sampler_free(s->sampler);
+    text_stream_free(&s->stream);
+}
+
+/* Picks a token, records it, streams its text; sets s->more. */
+static candid_status take_token(const struct generation *g, struct sample *s, float *logits, candid_error *error) {
+    struct answer *a = s->answer;
+    const size_t step = a->tokens.count;
+    const int32_t token = g->forced ? g->forced->ids[step] : sampler_pick(s->sampler, logits);
+    if (token < 0) {
+        return fail(error, CANDID_ERROR_FORMAT, "logits of step %zu are not numbers: the model's weights are damaged",
+                    step);
+    }
+    TRY(token_list_push(&a->tokens, token, error));
+    sampler_accept(s->sampler, token);
+    s->more = false;
+    if (g->forced && step + 1 == g->forced->count) {
+        a->finish = CANDID_FINISH_LENGTH;
+        return CANDID_OK;
+    }
+    if (!g->forced && tokenizer_is_end(g->tokenizer, token)) {
+        a->finish = CANDID_FINISH_EOS;
+        return CANDID_OK;
+    }
+    char piece[512];
+    const size_t size = tokenizer_piece(g->tokenizer, token, false, piece, sizeof piece);
+    TRY(text_stream_push(&s->stream, piece, size < sizeof piece ? size : sizeof piece, error));
+    if (s->stream.stopped) {
+        a->finish = CANDID_FINISH_STOP;
+    } else if (s->stream.cancelled) {
+        a->finish = CANDID_FINISH_CANCELLED;
+    } else if ((int)a->tokens.count == g->max_new_tokens) {
+        a->finish = CANDID_FINISH_LENGTH;
+    } else {
+        s->more = true;
+    }
+    return CANDID_OK;
+}
+
+/* One token for each of n answers that go on, then a step; those that are over leave the group. running: [n] their
+ * numbers, in the group's order. Returns how many are left by *n. */
+static candid_status advance(const struct generation *g, struct group *group, struct sample *samples, int *running,
+                             int *n, struct generated *out, candid_error *error) {
+    const size_t n_vocab = (size_t)g->weights->n_vocab;
+    int parents[256], left = 0;
+    int32_t tokens[256];
+    count_logits(g, group_logits(group), *n, out);
+    for (int i = 0; i < *n; i++) {
+        struct sample *s = &samples[running[i]];
+        TRY(take_token(g, s, group_logits(group) + (size_t)i * n_vocab, error));
+        if (s->more) {
+            parents[left] = i;
+            tokens[left] = s->answer->tokens.ids[s->answer->tokens.count - 1];
+            running[left++] = running[i];
+        }
+    }
+    if (left > 0) {
+        if (left < *n) {
+            TRY(group_reorder(group, parents, left, error));
+        }
+        TRY(counted_step(g, group, tokens, out, error));
+    }
+    *n = left;
+    return CANDID_OK;
+}
+
+/* All answers begin with the same logits. */
+static candid_status fan_out(const struct generation *g, struct group *group, int n, candid_error *error) {
+    const size_t row = (size_t)g->weights->n_vocab;
+    const int parents[256] = {0};
+    TRY(group_reorder(group, parents, n, error));
+    float *logits = group_logits(group);
+    for (int i = 1; i < n; i++) {
+        memcpy(logits + (size_t)i * row, logits, row * sizeof *logits);
+    }
+    return CANDID_OK;
+}
+
+static candid_status run(const struct generation *g, struct group *group, struct sample *samples, int n,
+                         struct generated *out, candid_error *error) {
+    int running[256];
+    for (int i = 0; i < n; i++) {
+        running[i] = i;
+        TRY(begin(g, i, &out->answers[i], &samples[i], error));
+    }
+    if (n > 1) {
+        TRY(fan_out(g, group, n, error));
+    }
+    for (int left = n; left > 0;) {
+        TRY(advance(g, group, samples, running, &left, out, error));
+    }
+    for (int i = 0; i < n; i++) {
+        TRY(text_stream_finish(&samples[i].stream, error));
+        out->answers[i].text = samples[i].stream.text ? samples[i].stream.text : strdup("");
+        samples[i].stream.text = NULL;
+        if (!out->answers[i].text) {
+            return fail_memory(error, "an answer", 1);
+        }
+    }
+    return CANDID_OK;
+}
+
+candid_status samples_run(const struct generation *g, struct group *group, struct generated *out, candid_error *error) {
+    const int n = g->decoding.answers;
+    TRY(make_answers(out, n, error));
+    struct sample *samples = calloc((size_t)n, sizeof *samples);
+    if (!samples) {
+        return fail_memory(error, "answers", (size_t)n * sizeof *samples);
+    }
+    const candid_status status = run(g, group, samples, n, out, error);
+    for (int i = 0; i < n; i++) {
+        end(&samples[i]);
+    }
+    free(samples);
+    return status;
+}

@@ -1,0 +1,155 @@
+/*
+ * "decode": strategy and its options. It is a row of the methods' table like any other, so that files, assignments,
+ * schema and documentation treat it alike; it writes no plan.
+ */
+#include "interventions/decoding.h"
+
+#include <string.h>
+
+#include "core/status.h"
+
+static const char *const strategies[] = {"greedy", "sample", "beam", "opera", "auto", NULL};
+static const char *const stoppings[] = {"heuristic", "early", "never", NULL};
+static const char *const branch_edits[] = {"none", "same", NULL};
+
+static const struct method_option options[] = {
+    {"strategy", OPTION_CHOICE, "\"auto\"", NULL, NULL, 0, 0, strategies,
+     "How the answer is searched for. auto: opera where that method is active, beam where beams or length_penalty are "
+     "given, sample where the temperature is above 0, else greedy."},
+    {"beams", OPTION_INT, "null", NULL, NULL, 1, 256, NULL, "Beams of beam and opera; null: 5."},
+    {"length_penalty", OPTION_FLOAT, "null", NULL, NULL, -10, 10, NULL,
+     "Beam search divides a finished answer's sum of log-probabilities by its length to this power; null: 1."},
+    {"early_stopping", OPTION_CHOICE, "\"heuristic\"", NULL, NULL, 0, 0, stoppings,
+     "When beam search ends: heuristic (transformers' false), early (true: as soon as there are as many answers as "
+     "beams) or never (until nothing can improve)."},
+    {"answers", OPTION_INT, "1", NULL, NULL, 1, 256, NULL,
+     "Answers returned: the best of beam and opera, or independent samples drawn from one reading of the prompt."},
+    {"temperature", OPTION_FLOAT, "null", NULL, NULL, 0, 100, NULL,
+     "Where the caller gives none. 0: the most probable token."},
+    {"top_k", OPTION_INT, "null", NULL, NULL, 0, 1e9, NULL, "Where the caller gives none. 0: off."},
+    {"top_p", OPTION_FLOAT, "null", NULL, NULL, 0, 1, NULL, "Where the caller gives none, above 0. 1: off."},
+    {"repetition_penalty", OPTION_FLOAT, "null", NULL, NULL, 0, 100, NULL,
+     "Where the caller gives none, above 0. 1: off. In beam search it acts on log-probabilities, as in transformers."},
+    {"branch_edits", OPTION_CHOICE, "\"none\"", NULL, NULL, 0, 0, branch_edits,
+     "Whether the branches that contrasts compare with carry the other methods' edits: none, or same as the answer's "
+     "own row. Orders and masks of image tokens (cca, mma) hold for every row."},
+    {"contrast", OPTION_METHODS, "null", NULL, NULL, 0, 0, NULL,
+     "Contrasts to switch on: names of methods, or objects {\"method\": NAME, options}. The same as their own keys at "
+     "the top level."},
+};
+
+const struct method method_decode = {
+    .name = "decode",
+    .title = "Search for the answer",
+    .kind = METHOD_SEARCH,
+    .edits = "search: greedy, sampled, by beams, or by OPERA; several answers at once",
+    .cost = "a step of n rows reads the weights once",
+    .citation = "Beam search as in Hugging Face transformers 4.57 (GenerationMixin._beam_search)",
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+};
+
+static int index_of(const char *const *list, const char *name) {
+    for (int i = 0; list[i]; i++) {
+        if (strcmp(list[i], name) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+const char *strategy_name(enum strategy strategy) {
+    return strategies[strategy];
+}
+
+static bool given(const struct settings *s, const char *name) {
+    return cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(s->values, name));
+}
+
+static bool opera_active(const struct candid_config *config) {
+    struct settings unused;
+    const struct method *m = method_find("opera");
+    return m && config_method(config, m, &unused);
+}
+
+static candid_status check(const struct decoding *d, bool opera, candid_error *error) {
+    const bool beams = d->strategy == STRATEGY_BEAM || d->strategy == STRATEGY_OPERA;
+    const char *name = strategy_name(d->strategy);
+    if (opera && d->strategy != STRATEGY_OPERA) {
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "opera is active, but decode.strategy is \"%s\": expected \"opera\" or \"auto\"", name);
+    }
+    if (d->strategy != STRATEGY_SAMPLE && d->temperature > 0) {
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "decode.strategy \"%s\" looks for the most probable answer: expected temperature 0, found %g", name,
+                    (double)d->temperature);
+    }
+    if (d->strategy == STRATEGY_SAMPLE && !(d->temperature > 0)) {
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "decode.strategy \"sample\": expected a temperature above 0, found %g", (double)d->temperature);
+    }
+    if (d->strategy == STRATEGY_GREEDY && d->answers > 1) {
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "decode.answers: greedy search has one answer, found %d; use a temperature above 0 or beams",
+                    d->answers);
+    }
+    if (beams && d->answers > d->beams) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "decode.answers: expected at most as many as beams (%d), found %d",
+                    d->beams, d->answers);
+    }
+    if (d->strategy == STRATEGY_OPERA && d->beams < 2) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "opera compares beams: expected decode.beams of at least 2, found %d",
+                    d->beams);
+    }
+    return CANDID_OK;
+}
+
+/* Values of the configuration, where the caller left the default. */
+static void fill_sampling(const struct settings *s, struct decoding *d) {
+    if (given(s, "temperature") && d->temperature == 0) {
+        d->temperature = setting_float(s, "temperature");
+    }
+    if (given(s, "top_k") && d->top_k == 0) {
+        d->top_k = setting_int(s, "top_k");
+    }
+    if (given(s, "top_p") && d->top_p == 1) {
+        d->top_p = setting_float(s, "top_p");
+    }
+    if (given(s, "repetition_penalty") && d->repetition_penalty == 1) {
+        d->repetition_penalty = setting_float(s, "repetition_penalty");
+    }
+}
+
+candid_status decoding_resolve(const struct candid_config *config, const struct decoding *from, struct decoding *out,
+                               candid_error *error) {
+    const bool opera = opera_active(config);
+    struct settings s = {0};
+    *out = *from;
+    out->beams = 5;
+    out->answers = 1;
+    out->length_penalty = 1;
+    bool beams = false, by_name = false;
+    if (config_method(config, &method_decode, &s)) {
+        const int named = index_of(strategies, setting_string(&s, "strategy"));
+        fill_sampling(&s, out);
+        by_name = named <= STRATEGY_OPERA;
+        out->strategy = by_name ? (enum strategy)named : STRATEGY_GREEDY;
+        beams = given(&s, "beams") || given(&s, "length_penalty");
+        out->beams = given(&s, "beams") ? setting_int(&s, "beams") : out->beams;
+        out->length_penalty = given(&s, "length_penalty") ? setting_float(&s, "length_penalty") : out->length_penalty;
+        out->early_stopping = (enum early_stopping)index_of(stoppings, setting_string(&s, "early_stopping"));
+        out->answers = setting_int(&s, "answers");
+        out->branch_edits = strcmp(setting_string(&s, "branch_edits"), "same") == 0;
+    }
+    if (!by_name) {
+        out->strategy = opera                  ? STRATEGY_OPERA
+                        : beams                ? STRATEGY_BEAM
+                        : out->temperature > 0 ? STRATEGY_SAMPLE
+                                               : STRATEGY_GREEDY;
+    }
+    TRY(check(out, opera, error));
+    if (out->strategy == STRATEGY_GREEDY || out->strategy == STRATEGY_SAMPLE) {
+        out->beams = 1;
+    }
+    return CANDID_OK;
+}

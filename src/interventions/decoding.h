@@ -1,0 +1,35 @@
+/* How answers are searched for: the options of "decode" in a configuration. */
+#ifndef CANDID_INTERVENTIONS_DECODING_H
+#define CANDID_INTERVENTIONS_DECODING_H
+
+#include "interventions/config.h"
+
+enum strategy { STRATEGY_GREEDY, STRATEGY_SAMPLE, STRATEGY_BEAM, STRATEGY_OPERA };
+
+enum early_stopping { STOPPING_HEURISTIC, STOPPING_EARLY, STOPPING_NEVER }; /* as enum beam_stopping */
+
+struct decoding {
+    enum strategy strategy;
+    int beams; /* 1 without beams */
+    float length_penalty;
+    enum early_stopping early_stopping;
+    int answers;       /* samples drawn, or hypotheses returned */
+    bool branch_edits; /* branches of contrasts carry the methods' edits too */
+    float temperature; /* 0: greedy */
+    int top_k;
+    float top_p, repetition_penalty;
+};
+
+extern const struct method method_decode;
+
+/*
+ * What a request asks for: `given` are the caller's temperature, top_k, top_p and repetition_penalty; a value of the
+ * configuration stands in for one that the caller left at its default. What contradicts itself (temperature with beams,
+ * several answers of a greedy search, …) is CANDID_ERROR_ARGUMENT. config may be NULL.
+ */
+candid_status decoding_resolve(const struct candid_config *config, const struct decoding *given, struct decoding *out,
+                               candid_error *error);
+
+const char *strategy_name(enum strategy strategy);
+
+#endif
