@@ -14,7 +14,7 @@ static cJSON *entry(cJSON *all, const char *method) {
 /* A branch and how often it was contrasted with. */
 static void report_branch(const struct branch *b, const struct branch_input *in, cJSON *all) {
     cJSON *one = entry(all, b->owner->name);
-    const bool acted = in->n_contrasted > 0 && b->weight != 0;
+    const bool acted = in->n_contrasted > 0 && (b->weight != 0 || b->cutoff > 0);
     if (!one) {
         return;
     }
@@ -24,8 +24,11 @@ static void report_branch(const struct branch *b, const struct branch_input *in,
             cJSON_AddItemToObject(one, "active", active);
         }
     }
-    if (acted) {
-        cJSON_DeleteItemFromObjectCaseSensitive(one, "why");
+    if (acted) { /* another part of the method may have had nothing to do */
+        cJSON *why = cJSON_DetachItemFromObjectCaseSensitive(one, "why");
+        if (why && !cJSON_AddItemToObject(one, "left_out", why)) {
+            cJSON_Delete(why);
+        }
     } else if (!cJSON_IsTrue(cJSON_GetObjectItem(one, "active")) && !cJSON_HasObjectItem(one, "why")) {
         cJSON_AddStringToObject(one, "why", "weight 0 leaves the logits as they are");
     }
@@ -45,13 +48,13 @@ static void report_branch(const struct branch *b, const struct branch_input *in,
 }
 
 static void report_search(const struct decoding *d, const struct generated *out, cJSON *all) {
-    if (d->strategy == STRATEGY_GREEDY || (d->strategy == STRATEGY_SAMPLE && d->answers == 1)) {
+    if (!d->configured && d->strategy <= STRATEGY_SAMPLE) {
         return;
     }
     cJSON *one = cJSON_AddObjectToObject(all, "decode");
     cJSON_AddBoolToObject(one, "active", true);
     cJSON_AddStringToObject(one, "strategy", strategy_name(d->strategy));
-    if (d->strategy != STRATEGY_SAMPLE) {
+    if (d->strategy >= STRATEGY_BEAM) {
         cJSON_AddNumberToObject(one, "beams", d->beams);
     }
     cJSON_AddNumberToObject(one, "answers", out->n_answers);

@@ -132,6 +132,7 @@ candid_status decoding_resolve(const struct candid_config *config, const struct 
     if (config_method(config, &method_decode, &s)) {
         const int named = index_of(strategies, setting_string(&s, "strategy"));
         fill_sampling(&s, out);
+        out->configured = true;
         by_name = named <= STRATEGY_OPERA;
         out->strategy = by_name ? (enum strategy)named : STRATEGY_GREEDY;
         beams = given(&s, "beams") || given(&s, "length_penalty");

@@ -13,6 +13,7 @@ struct decoding {
     int beams; /* 1 without beams */
     float length_penalty;
     enum early_stopping early_stopping;
+    bool configured;   /* a configuration speaks of it */
     int answers;       /* samples drawn, or hypotheses returned */
     bool branch_edits; /* branches of contrasts carry the methods' edits too */
     float temperature; /* 0: greedy */

@@ -20,7 +20,7 @@ done
 
 # What did nothing says why; neutral settings leave every logit as it is.
 run 0 "$CANDID" caption "$image" --jsonl "$work/plain.jsonl"
-run 0 "$CANDID" caption "$image" --set pai.alpha=0 --set vhr.alpha=1 --set var.p=1 --jsonl "$work/neutral.jsonl"
+run 0 "$CANDID" caption "$image" --set pai.alpha=0 --set pai.gamma=1 --set vhr.alpha=1 --set var.p=1 --jsonl "$work/neutral.jsonl"
 line "$work/neutral.jsonl" "not any(m['active'] for m in x[0]['interventions'].values()) and all(m['why'] for m in x[0]['interventions'].values())"
 python3 - "$work" <<'P' || fail "neutral settings change the logits"
 import json, sys
@@ -28,7 +28,7 @@ a, b = (json.loads(open(f"{sys.argv[1]}/{n}.jsonl").readline()) for n in ("plain
 sys.exit(a["fingerprint"] != b["fingerprint"] or a["text"] != b["text"])
 P
 run 0 "$CANDID" caption "$image" --set pai=true -v; err_has "pai: layers [2,3,4,5]"
-run 0 "$CANDID" caption "$image" --set pai.alpha=0 -v; err_has "pai: did nothing: alpha = 0"
+run 0 "$CANDID" caption "$image" --set pai.alpha=0 --set pai.gamma=1 -v; err_has "pai: did nothing: alpha = 0"
 run 0 "$CANDID" caption "$image" --set var.tau=9 -v; err_has "var: did nothing: no image token exceeds tau 9"
 run 0 "$CANDID" caption "$image" --set cca=true; err_has "not known to be trained with concentric causal attention"
 run 0 "$CANDID" caption --model "$SOURCE_DIR/models/demo-cca/candid-demo-cca.gguf" "$image"; err_has "switch cca on"

@@ -39,7 +39,8 @@ static uint32_t answer(struct demo *d, const char *json, bool with_image, bool a
 }
 
 #define NEUTRAL                                                                                                        \
-    "\"pai\": {\"alpha\": 0}, \"paint\": {\"alpha\": 0, \"beta\": 0}, \"hgai\": {\"alpha\": 0}, \"vhr\": {\"alpha\": " \
+    "\"pai\": {\"alpha\": 0, \"gamma\": 1}, \"paint\": {\"alpha\": 0, \"beta\": 0, \"gamma\": 1}, \"hgai\": "          \
+    "{\"alpha\": 0}, \"vhr\": {\"alpha\": "                                                                            \
     "1}, \"act\": {\"beta\": 1}, \"vista\": {\"lambda\": 0, \"gamma\": 0}, \"head_scale\": {\"scale\": 1, \"heads\": " \
     "[[0, 0], [3, 2]]}, \"var\": {\"p\": 1, \"tau\": 4.5, \"sink_dims\": [1, 181]}"
 
@@ -49,8 +50,8 @@ static void neutral_settings(void **state) {
         "{\"var\": {\"p\": 1, \"tau\": 4.5, \"sink_dims\": [1, 181]}}",
         "{\"var\": {\"p\": 0, \"p_is_removed_fraction\": true, \"tau\": 4.5, \"sink_dims\": [1, 181]}}",
         "{\"vhr\": {\"alpha\": 1}}",
-        "{\"pai\": {\"alpha\": 0}}",
-        "{\"paint\": {\"alpha\": 0, \"beta\": 0}}",
+        "{\"pai\": {\"alpha\": 0, \"gamma\": 1}}",
+        "{\"paint\": {\"alpha\": 0, \"beta\": 0, \"gamma\": 1}}",
         "{\"hgai\": {\"alpha\": 0}}",
         "{\"act\": {\"beta\": 1}}",
         "{\"vista\": {\"lambda\": 0, \"gamma\": 0}}",
@@ -78,7 +79,8 @@ static void nothing_meets_the_conditions(void **state) {
     (void)state;
     static const char *const configs[] = {
         "{\"var\": {\"tau\": 13, \"sink_dims\": [1, 181]}}", "{\"var\": {\"tau\": 50, \"sink_dims\": [1, 181]}}",
-        "{\"act\": {\"threshold\": 1}}", "{\"pai\": {\"layers\": \"7-\"}}", "{\"hgai\": {\"layers\": \"30-31\"}}"};
+        "{\"act\": {\"threshold\": 1}}", "{\"pai\": {\"layers\": \"7-\", \"gamma\": 1}}",
+        "{\"hgai\": {\"layers\": \"30-31\"}}"};
     for (int p = 0; p < N_DEMO_PRECISIONS; p++) {
         struct demo d;
         demo_open(&d, demo_precisions[p], 1);
