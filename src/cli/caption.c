@@ -84,9 +84,15 @@ static int answer(struct run *run, const char *name, char **paths, size_t n) {
         putchar('\n');
     } else if (run->print_text) {
         printf(run->named ? "%s: %s\n" : "%.0s%s\n", name, result->text);
-        fflush(stdout);
     }
-    int code = output_add(run->output, &run->options, name, run->options.prompt, result);
+    for (size_t i = 1; run->print_text && i < result->n_answers; i++) {
+        printf(run->named ? "%s: %s\n" : "%.0s%s\n", name, result->answers[i].text);
+    }
+    fflush(stdout);
+    /* An answer cut short by an interruption is shown, not recorded: --resume makes it whole. */
+    const bool interrupted = result->finish == CANDID_FINISH_CANCELLED;
+    int code =
+        interrupted ? EXIT_INTERRUPTED : output_add(run->output, &run->options, name, run->options.prompt, result);
     if (run->print_text && ferror(stdout)) {
         complain("cannot write to standard output");
         code = EXIT_OUTPUT;

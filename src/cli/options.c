@@ -27,6 +27,8 @@ const char options_help[] =
     "  --top-k N, --top-p X    keep the N likeliest, or a share X of the probability\n"
     "  --repetition-penalty X  default 1: off\n"
     "  --seed N                of the sampler, default 0\n"
+    "  --beams N               beam search; short for --set decode.beams=N\n"
+    "  --answers N             the N best of a beam search, or N samples; short for --set decode.answers=N\n"
     "  --stop TEXT             end the answer at TEXT (may be repeated)\n"
     "Mitigation (see candid methods):\n"
     "  --config FILE           switch methods on by a JSON file, such as configs/vhr.json\n"
@@ -55,6 +57,8 @@ enum {
     OPT_REPETITION_PENALTY,
     OPT_SEED,
     OPT_STOP,
+    OPT_BEAMS,
+    OPT_ANSWERS,
     OPT_JSON,
     OPT_JSONL,
     OPT_RESUME,
@@ -79,6 +83,8 @@ static const struct option long_options[] = {
     {"repetition-penalty", required_argument, NULL, OPT_REPETITION_PENALTY},
     {"seed", required_argument, NULL, OPT_SEED},
     {"stop", required_argument, NULL, OPT_STOP},
+    {"beams", required_argument, NULL, OPT_BEAMS},
+    {"answers", required_argument, NULL, OPT_ANSWERS},
     {"json", required_argument, NULL, OPT_JSON},
     {"jsonl", required_argument, NULL, OPT_JSONL},
     {"resume", no_argument, NULL, OPT_RESUME},
@@ -169,6 +175,17 @@ static bool configure(const char *file, const char *assignment, struct run_optio
     return status == CANDID_OK;
 }
 
+/* "decode.NAME=VALUE" */
+static bool configure_decode(const char *name, const char *value, struct run_options *o) {
+    char assignment[64];
+    const int n = snprintf(assignment, sizeof assignment, "decode.%s=%s", name, value);
+    if (n < 0 || (size_t)n >= sizeof assignment) {
+        complain("--%s: expected a whole number, found \"%.20s…\"", name, value);
+        return false;
+    }
+    return configure(NULL, assignment, o);
+}
+
 void options_free(struct run_options *o) {
     candid_config_free(o->config);
     o->config = NULL;
@@ -216,6 +233,8 @@ static bool apply(int option, const char *value, struct run_options *o) {
     case OPT_RESUME: o->resume = true; return true;
     case OPT_CONFIG: return configure(value, NULL, o);
     case OPT_SET: return configure(NULL, value, o);
+    case OPT_BEAMS: return configure_decode("beams", value, o);
+    case OPT_ANSWERS: return configure_decode("answers", value, o);
     case 'q': o->prompt = value; return true;
     case 'v': o->verbose = true; return true;
     default: return false; /* getopt has complained */

@@ -275,6 +275,16 @@ static cJSON *to_json(const struct output *out, const struct run_options *o, con
     cJSON_AddNumberToObject(item, "prefill_ms", r->stats.prefill_ms);
     cJSON_AddNumberToObject(item, "decode_ms", r->stats.decode_ms);
     cJSON_AddStringToObject(item, "fingerprint", fingerprint);
+    if (r->n_answers > 1) {
+        cJSON *list = cJSON_AddArrayToObject(item, "answers");
+        for (size_t i = 0; i < r->n_answers; i++) {
+            cJSON *answer = cJSON_CreateObject();
+            cJSON_AddStringToObject(answer, "text", r->answers[i].text);
+            cJSON_AddStringToObject(answer, "finish", finish_name(r->answers[i].finish));
+            cJSON_AddNumberToObject(answer, "score", (double)r->answers[i].score);
+            cJSON_AddItemToArray(list, answer);
+        }
+    }
     if (o->config) {
         cJSON_AddItemToObject(item, "config", config_resolved(o->config));
         cJSON_AddRawToObject(item, "interventions", r->interventions);
