@@ -214,12 +214,17 @@ static void offer_candidates(struct opera *o, int beam) {
     }
 }
 
+/* A logit that is excluded stays so. */
+static void strike(float *logit, float to) {
+    *logit = *logit > -INFINITY ? to : *logit;
+}
+
 /* Sets what has been rejected at the current step, one that was gone back to. */
-static void strike_rejected(struct opera *o, int beam, float logit) {
+static void strike_rejected(struct opera *o, int beam, float to) {
     const struct opera_slot *slot = &o->slots[opera_now(o)->step];
     for (int i = 0; i < slot->n_rejects; i++) {
         if (slot->rejects[i].parent == beam) {
-            row_of(o->work, o, beam)[slot->rejects[i].token] = logit;
+            strike(&row_of(o->work, o, beam)[slot->rejects[i].token], to);
         }
     }
 }
@@ -295,24 +300,32 @@ static struct beam_list best_options(struct opera *o) {
     return list;
 }
 
-/* The best continuations by plain logits that are neither candidates nor rejected and do not end the answer. */
-static struct beam_list other_options(struct opera *o, int n, bool retry) {
+/* What the options taken so far leave to fill the next step's beams, by plain logits. What candidates and rejected
+ * tokens have against them makes them the least probable here; end tokens fill no beam. */
+static struct beam_list other_options(struct opera *o, const struct opera_state *next, bool retry) {
     const struct opera_state *now = opera_now(o);
-    struct beam_list list = {.items = o->filled, .capacity = n};
+    const int n_vocab = o->params.n_vocab;
+    struct beam_list list = {.items = o->filled, .capacity = o->params.n_beams - next->n_running};
     for (int b = 0; b < now->n_running; b++) {
         float *row = row_of(o->work, o, b);
-        memcpy(row, row_of(o->logits, o, b), (size_t)o->params.n_vocab * sizeof *row);
+        memcpy(row, row_of(o->logits, o, b), (size_t)n_vocab * sizeof *row);
         to_sums(o, b);
+        const float lowest = opera_lowest(row, n_vocab);
         for (int c = b * now->n_candidates; c < (b + 1) * now->n_candidates; c++) {
-            row[now->candidates[c]] = -INFINITY;
+            strike(&row[now->candidates[c]], lowest);
+        }
+        if (retry) {
+            strike_rejected(o, b, lowest);
         }
         for (int i = 0; i < o->params.n_end_tokens; i++) {
-            if (o->end_tokens[i] >= 0 && o->end_tokens[i] < o->params.n_vocab) {
+            if (o->end_tokens[i] >= 0 && o->end_tokens[i] < n_vocab) {
                 row[o->end_tokens[i]] = -INFINITY;
             }
         }
-        if (retry) {
-            strike_rejected(o, b, -INFINITY);
+        for (int i = 0; i < next->n_running; i++) {
+            if (now->parents[i] == b) {
+                row[now->tokens[i]] = -INFINITY;
+            }
         }
         offer_row(o, b, &list);
     }
@@ -380,7 +393,7 @@ static candid_status choose_beams(struct opera *o, struct opera_state *next, boo
     beam_scorer_copy(&next->scorer, &now->scorer);
     TRY(take_best(o, next, &list, retry, error));
     if (next->n_running < o->params.n_beams && o->params.options.plain_fallback) {
-        list = other_options(o, o->params.n_beams - next->n_running, retry);
+        list = other_options(o, next, retry);
         for (int i = 0; i < list.n; i++) {
             TRY(take(o, next, &list.items[i], retry, error));
             best = list.items[i].score > best ? list.items[i].score : best;

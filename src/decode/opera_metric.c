@@ -59,14 +59,16 @@ int opera_mode(const int *values, int n) {
     return mode;
 }
 
-void opera_shift(float *logits, int n, bool f16) {
+float opera_lowest(const float *x, int n) {
     float lowest = INFINITY;
     for (int i = 0; i < n; i++) {
-        if (logits[i] < lowest && logits[i] > -INFINITY) {
-            lowest = logits[i];
-        }
+        lowest = x[i] < lowest && x[i] > -INFINITY ? x[i] : lowest;
     }
-    float shift = lowest - OPERA_FLOOR;
+    return lowest;
+}
+
+void opera_shift(float *logits, int n, bool f16) {
+    float shift = opera_lowest(logits, n) - OPERA_FLOOR;
     shift = f16 ? round_f16(shift) : shift;
     for (int i = 0; i < n; i++) {
         if (logits[i] > -INFINITY) {

@@ -47,6 +47,9 @@ float opera_candidate_score(float logit, float image_share, float phi, int lengt
 /* The most frequent of n >= 1 values, the smallest of equally frequent ones. */
 int opera_mode(const int *values, int n);
 
+/* The lowest of n values that is no -infinity; +infinity where there is none. */
+float opera_lowest(const float *x, int n);
+
 /* Shifts logits so that the lowest finite one becomes OPERA_FLOOR: a rejected token at the floor is then the least
  * probable one. f16: every operation is rounded. */
 void opera_shift(float *logits, int n, bool f16);
