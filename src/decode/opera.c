@@ -25,9 +25,20 @@ static candid_status check_float(const char *what, float value, bool zero, candi
                       zero ? "of at least" : "above", (double)value);
 }
 
-static candid_status check_options(const struct opera_options *o, int n_vocab, candid_error *error) {
-    TRY(check_int("candidates", o->candidates, 1, n_vocab, error));
-    TRY(check_int("first_candidates", o->first_candidates, 1, n_vocab, error));
+/* Rows in one step: what a forward pass cannot be asked for is a mistake. */
+#define MAX_ROWS 65536
+
+static candid_status check_candidates(const char *what, int n, int n_beams, int n_vocab, candid_error *error) {
+    if (n < 1 || n > n_vocab || n > MAX_ROWS / n_beams) {
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "opera: expected %s of at least 1, at most the %d tokens of the vocabulary and in all %d beams at "
+                    "most %d, found %d",
+                    what, n_vocab, n_beams, MAX_ROWS, n);
+    }
+    return CANDID_OK;
+}
+
+static candid_status check_options(const struct opera_options *o, candid_error *error) {
     TRY(check_float("scale", o->scale, false, error));
     TRY(check_float("alpha", o->alpha, true, error));
     TRY(check_float("score_scale", o->score_scale, false, error));
@@ -38,8 +49,8 @@ static candid_status check_options(const struct opera_options *o, int n_vocab, c
     TRY(check_int("history", o->history, 2, INT_MAX, error));
     if (o->max_rollbacks < 1) {
         return fail(error, CANDID_ERROR_ARGUMENT,
-                    "opera: expected max_rollbacks of at least 1, found %d: an answer that may never go back to a "
-                    "position is asked for with a high threshold",
+                    "opera: expected max_rollbacks of at least 1, found %d: to never go back, set threshold above "
+                    "the number of tokens to generate",
                     o->max_rollbacks);
     }
     return CANDID_OK;
@@ -60,7 +71,9 @@ static candid_status check_params(const struct opera_params *p, candid_error *er
     }
     TRY(check_int("max_new_tokens", p->max_new_tokens, 1, INT_MAX / 2, error));
     TRY(check_int("n_prompt_ids", p->n_prompt_ids, 1, INT_MAX / 2, error));
-    return check_options(&p->options, p->n_vocab, error);
+    TRY(check_candidates("candidates", p->options.candidates, p->n_beams, p->n_vocab, error));
+    TRY(check_candidates("first_candidates", p->options.first_candidates, 1, p->n_vocab, error));
+    return check_options(&p->options, error);
 }
 
 /* first_candidates as a number. */

@@ -1,4 +1,4 @@
-/* One step of OPERA: candidates, their scores, the choice of the next beams. */
+/* One step of OPERA: its candidates, the choice of the next beams. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,10 +27,6 @@ static candid_status leave(struct opera *o, enum opera_phase phase) {
 
 /* ---- logits and candidates ---- */
 
-static float *row_of(float *matrix, const struct opera *o, int beam) {
-    return matrix + (size_t)beam * (size_t)o->params.n_vocab;
-}
-
 static candid_status take_logits(struct opera *o, const float *logits, candid_error *error) {
     const struct opera_state *now = opera_now(o);
     const size_t n = (size_t)now->n_running * (size_t)o->params.n_vocab;
@@ -38,8 +34,9 @@ static candid_status take_logits(struct opera *o, const float *logits, candid_er
         o->logits[i] = o->params.options.logits_fp16 ? round_f16(logits[i]) : logits[i];
         if (isnan(o->logits[i]) || o->logits[i] == INFINITY) {
             return fail(error, CANDID_ERROR_FORMAT,
-                        "opera: logits of step %d, beam %zu are not numbers: token %zu has %g", now->step,
-                        i / (size_t)o->params.n_vocab, i % (size_t)o->params.n_vocab, (double)logits[i]);
+                        "opera: logits of step %d, beam %zu are no numbers: token %zu has %g%s", now->step,
+                        i / (size_t)o->params.n_vocab, i % (size_t)o->params.n_vocab, (double)logits[i],
+                        o->params.options.logits_fp16 ? ", in half precision" : "");
         }
     }
     return CANDID_OK;
@@ -61,7 +58,7 @@ candid_status opera_candidates(struct opera *o, const float *logits, int32_t *ca
     }
     for (int b = 0; b < now->n_running; b++) {
         struct beam_list list = {.items = items, .capacity = n};
-        const float *row = row_of(o->logits, o, b);
+        const float *row = opera_row_of(o->logits, o, b);
         for (int32_t v = 0; v < o->params.n_vocab; v++) {
             beam_list_offer(&list, (struct beam_option){.score = row[v], .parent = b, .token = v});
         }
@@ -71,34 +68,6 @@ candid_status opera_candidates(struct opera *o, const float *logits, int32_t *ca
     }
     free(items);
     return leave(o, PHASE_ROWS);
-}
-
-/* ---- rows ---- */
-
-/* Sums are rounded, so parts may exceed them a little. */
-static bool is_part(float value, float sum) {
-    return value >= 0.0f && value <= 1.001f * sum;
-}
-
-static candid_status check_row(const struct opera_row *row, int t, candid_error *error) {
-    bool valid = isfinite(row->sum) && row->sum > 0.0f && is_part(row->image_mass, row->sum);
-    for (int j = 0; valid && j <= t; j++) {
-        valid = is_part(row->local[j], row->sum);
-    }
-    return valid ? CANDID_OK
-                 : fail(error, CANDID_ERROR_FORMAT,
-                        "opera: the attention row of generated token %d is none: expected weights from 0 to their sum, "
-                        "found a sum of %g, %g of it for the image",
-                        t, (double)row->sum, (double)row->image_mass);
-}
-
-static candid_status extend_node(struct opera *o, int parent, const struct opera_row *row, float *products,
-                                 candid_error *error) {
-    const int t = tree_length(&o->tree, parent);
-    const float *before = parent == TREE_ROOT ? NULL : o->tree.nodes[parent].products;
-    TRY(check_row(row, t, error));
-    opera_extend(before, row, t, o->params.options.scale, products);
-    return CANDID_OK;
 }
 
 candid_status opera_measured(struct opera *o, int beam, const struct opera_row *row, candid_error *error) {
@@ -114,86 +83,8 @@ candid_status opera_measured(struct opera *o, int beam, const struct opera_row *
     if (!node->products) {
         return fail_memory(error, "column products", bytes);
     }
-    TRY(extend_node(o, node->parent, row, node->products, error));
+    TRY(opera_extend_node(o, node->parent, row, node->products, error));
     return leave(o, PHASE_LOGITS);
-}
-
-/* ---- scores ---- */
-
-static candid_status reserve_products(struct opera *o, candid_error *error) {
-    const struct opera_state *now = opera_now(o);
-    const size_t n = (size_t)now->n_running * (size_t)now->n_candidates * ((size_t)now->step + 1);
-    if (n > o->products_capacity) {
-        float *products = realloc(o->products, 2 * n * sizeof *products);
-        if (!products) {
-            return fail_memory(error, "column products", 2 * n * sizeof *products);
-        }
-        o->products = products;
-        o->products_capacity = 2 * n;
-    }
-    return CANDID_OK;
-}
-
-/* Column products of the current step's candidate `index`. */
-static float *products_of(struct opera *o, int index) {
-    return o->products + (size_t)index * ((size_t)opera_now(o)->step + 1);
-}
-
-/* Scores candidate `index`, a continuation of `beam`; *loc: its strongest column. */
-static candid_status score_candidate(struct opera *o, int beam, int index, const struct opera_row *row, int *loc,
-                                     candid_error *error) {
-    const struct opera_options *options = &o->params.options;
-    struct opera_state *now = opera_now(o);
-    const int length = now->step + 1;
-    float *products = products_of(o, index);
-    TRY(extend_node(o, now->nodes[beam], row, products, error));
-    const struct opera_column column = opera_strongest(products, length, options);
-    const float logit = row_of(o->logits, o, beam)[now->candidates[index]], share = row->image_mass / row->sum;
-    now->candidate_scores[index] = opera_candidate_score(logit, share, column.phi, length, options);
-    const bool rewarded = length <= options->image_reward_len;
-    o->counters.n_rewarded += rewarded && options->alpha * share > 0.0f;
-    o->counters.n_penalised += !rewarded && options->alpha > 0.0f && column.phi > 0.0f;
-    *loc = column.index;
-    return CANDID_OK;
-}
-
-/* A penalty that excludes all candidates of a beam tells them apart no better than none. */
-static void lift_penalty(struct opera *o, int beam) {
-    const struct opera_state *now = opera_now(o);
-    const int n = now->n_candidates;
-    bool lift = o->params.options.plain_fallback;
-    for (int c = beam * n; lift && c < (beam + 1) * n; c++) {
-        lift = now->candidate_scores[c] == -INFINITY;
-    }
-    for (int c = beam * n; lift && c < (beam + 1) * n; c++) {
-        now->candidate_scores[c] = row_of(o->logits, o, beam)[now->candidates[c]];
-    }
-    o->counters.n_plain += lift;
-}
-
-static candid_status score_candidates(struct opera *o, const struct opera_row *rows, candid_error *error) {
-    const struct opera_state *now = opera_now(o);
-    const int n = now->n_candidates;
-    const size_t bytes = (size_t)n * sizeof(int);
-    int *locs = malloc(bytes);
-    if (!locs) {
-        return fail_memory(error, "the candidates' columns", bytes);
-    }
-    candid_status status = reserve_products(o, error);
-    for (int b = 0; status == CANDID_OK && b < now->n_running; b++) {
-        for (int c = 0; status == CANDID_OK && c < n; c++) {
-            status = score_candidate(o, b, b * n + c, &rows[b * n + c], &locs[c], error);
-        }
-        if (status == CANDID_OK) {
-            o->beam_locs[b] = opera_mode(locs, n);
-            lift_penalty(o, b);
-        }
-    }
-    for (int b = now->n_running; b < o->params.n_beams; b++) { /* before the first choice all beams are the same */
-        o->beam_locs[b] = o->beam_locs[0];
-    }
-    free(locs);
-    return status;
 }
 
 /* ---- what may follow each beam: its row of `work`, as logits ---- */
@@ -205,7 +96,7 @@ static float excluded(const struct opera *o) {
 
 static void offer_candidates(struct opera *o, int beam) {
     const struct opera_state *now = opera_now(o);
-    float *row = row_of(o->work, o, beam);
+    float *row = opera_row_of(o->work, o, beam);
     for (int v = 0; v < o->params.n_vocab; v++) {
         row[v] = excluded(o);
     }
@@ -224,14 +115,14 @@ static void strike_rejected(struct opera *o, int beam, float to) {
     const struct opera_slot *slot = &o->slots[opera_now(o)->step];
     for (int i = 0; i < slot->n_rejects; i++) {
         if (slot->rejects[i].parent == beam) {
-            strike(&row_of(o->work, o, beam)[slot->rejects[i].token], to);
+            strike(&opera_row_of(o->work, o, beam)[slot->rejects[i].token], to);
         }
     }
 }
 
 static void offer_all_again(struct opera *o, int beam) {
-    float *row = row_of(o->work, o, beam);
-    memcpy(row, row_of(o->logits, o, beam), (size_t)o->params.n_vocab * sizeof *row);
+    float *row = opera_row_of(o->work, o, beam);
+    memcpy(row, opera_row_of(o->logits, o, beam), (size_t)o->params.n_vocab * sizeof *row);
     opera_shift(row, o->params.n_vocab, o->params.options.logits_fp16);
     strike_rejected(o, beam, OPERA_FLOOR);
 }
@@ -249,7 +140,7 @@ static void offer_again(struct opera *o, int beam) {
     if (!o->params.options.retry_full_vocab) {
         offer_candidates(o, beam);
         strike_rejected(o, beam, excluded(o));
-        if (!o->params.options.plain_fallback || !is_excluded(row_of(o->work, o, beam), o->params.n_vocab)) {
+        if (!o->params.options.plain_fallback || !is_excluded(opera_row_of(o->work, o, beam), o->params.n_vocab)) {
             return;
         }
         o->counters.n_plain++; /* all its candidates have been rejected */
@@ -270,7 +161,7 @@ static bool is_end(const struct opera *o, int32_t token) {
 
 /* Turns a beam's logits in `work` into sums of log-probabilities. */
 static void to_sums(struct opera *o, int beam) {
-    float *row = row_of(o->work, o, beam);
+    float *row = opera_row_of(o->work, o, beam);
     log_softmax(row, o->params.n_vocab);
     if (o->params.process) {
         o->params.process(o->params.user_data, o, beam, row);
@@ -281,7 +172,7 @@ static void to_sums(struct opera *o, int beam) {
 }
 
 static void offer_row(struct opera *o, int beam, struct beam_list *list) {
-    const float *row = row_of(o->work, o, beam);
+    const float *row = opera_row_of(o->work, o, beam);
     for (int32_t v = 0; v < o->params.n_vocab; v++) {
         if (row[v] > -INFINITY) {
             beam_list_offer(list, (struct beam_option){.score = row[v], .parent = beam, .token = v});
@@ -307,8 +198,8 @@ static struct beam_list other_options(struct opera *o, const struct opera_state 
     const int n_vocab = o->params.n_vocab;
     struct beam_list list = {.items = o->filled, .capacity = o->params.n_beams - next->n_running};
     for (int b = 0; b < now->n_running; b++) {
-        float *row = row_of(o->work, o, b);
-        memcpy(row, row_of(o->logits, o, b), (size_t)n_vocab * sizeof *row);
+        float *row = opera_row_of(o->work, o, b);
+        memcpy(row, opera_row_of(o->logits, o, b), (size_t)n_vocab * sizeof *row);
         to_sums(o, b);
         const float lowest = opera_lowest(row, n_vocab);
         for (int c = b * now->n_candidates; c < (b + 1) * now->n_candidates; c++) {
@@ -363,7 +254,7 @@ static candid_status take(struct opera *o, struct opera_state *next, const struc
         if (!products) {
             return fail_memory(error, "column products", bytes);
         }
-        memcpy(products, products_of(o, first + candidate), bytes);
+        memcpy(products, opera_products_of(o, first + candidate), bytes);
         o->tree.nodes[next->nodes[beam]].products = products;
     }
     return CANDID_OK;
@@ -449,7 +340,7 @@ candid_status opera_choose(struct opera *o, const struct opera_row *rows, struct
                            candid_error *error) {
     TRY(enter(o, PHASE_ROWS, "opera_choose", error));
     o->counters.n_steps++;
-    TRY(score_candidates(o, rows, error));
+    TRY(opera_score_candidates(o, rows, error));
     TRY(opera_note_locs(o, error));
     const int position = opera_rollback_position(o);
     if (position >= 0) {

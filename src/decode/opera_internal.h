@@ -1,4 +1,5 @@
-/* OPERA's state, shared by opera.c (life, results), opera_history.c (going back) and opera_choose.c (one step). */
+/* OPERA's state, shared by opera.c (life, results), opera_score.c (candidates), opera_choose.c (one step) and
+ * opera_history.c (going back). */
 #ifndef CANDID_DECODE_OPERA_INTERNAL_H
 #define CANDID_DECODE_OPERA_INTERNAL_H
 
@@ -68,6 +69,25 @@ struct opera {
 static inline struct opera_state *opera_now(const struct opera *o) {
     return o->states[o->n_states - 1];
 }
+
+/* A beam's row of `logits` or `work`. */
+static inline float *opera_row_of(float *matrix, const struct opera *o, int beam) {
+    return matrix + (size_t)beam * (size_t)o->params.n_vocab;
+}
+
+/* [step + 1] of the current step's candidate `index`, counted over all beams. */
+static inline float *opera_products_of(const struct opera *o, int index) {
+    return o->products + (size_t)index * ((size_t)opera_now(o)->step + 1);
+}
+
+/* ---- opera_score.c ---- */
+
+/* Column products of a token after node `parent`: products[tree_length(parent) + 1]. */
+candid_status opera_extend_node(struct opera *o, int parent, const struct opera_row *row, float *products,
+                                candid_error *error);
+
+/* Products, scores and locations of the current step's candidates; rows as for opera_choose. */
+candid_status opera_score_candidates(struct opera *o, const struct opera_row *rows, candid_error *error);
 
 /* ---- opera_history.c ---- */
 

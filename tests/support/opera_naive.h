@@ -11,7 +11,7 @@
 #include "model/quant.h"
 #include "opera_toy.h"
 
-#define NAIVE_STEPS 20000
+#define NAIVE_TOKENS 200000 /* chosen in one decoding, those gone back from included */
 
 struct naive_hypothesis {
     double score;
@@ -30,6 +30,7 @@ struct naive_scorer {
 struct naive_state {
     int t;
     int32_t ids[TOY_BEAMS][TOY_LENGTH];
+    int numbers[TOY_BEAMS][TOY_LENGTH]; /* of the ids: which choice they were */
     float scores[TOY_BEAMS];
     struct naive_scorer *scorer;
     int32_t candidates[TOY_BEAMS][TOY_CANDIDATES];
@@ -52,6 +53,7 @@ struct naive {
 
     int t;
     int32_t ids[TOY_BEAMS][TOY_LENGTH];
+    int numbers[TOY_BEAMS][TOY_LENGTH], n_chosen;
     float scores[TOY_BEAMS];
     struct naive_scorer *scorer, *scorers;
     int32_t tokens[TOY_BEAMS];
@@ -276,6 +278,7 @@ static inline void naive_restore(struct naive *s, int pos) {
     assert_int_equal(after->t, pos + 1);
     assert_int_equal(at->t, pos);
     memcpy(s->ids, at->ids, sizeof s->ids);
+    memcpy(s->numbers, at->numbers, sizeof s->numbers);
     memcpy(s->scores, at->scores, sizeof s->scores);
     s->scorer = o->share_hypotheses ? at->scorer : naive_new_scorer(s, at->scorer);
     s->t = pos;
@@ -437,14 +440,18 @@ static inline bool naive_choose(struct naive *s, bool again, float logits[TOY_BE
         return false;
     }
     int32_t ids[TOY_BEAMS][TOY_LENGTH];
+    int numbers[TOY_BEAMS][TOY_LENGTH];
     for (int b = 0; b < n_beams; b++) {
         best = fmaxf(best, chosen[b].score);
         memcpy(ids[b], s->ids[chosen[b].parent], sizeof ids[b]);
+        memcpy(numbers[b], s->numbers[chosen[b].parent], sizeof numbers[b]);
+        numbers[b][s->t] = s->n_chosen++;
         ids[b][s->t] = s->tokens[b] = chosen[b].token;
         s->parents[b] = chosen[b].parent;
         s->scores[b] = chosen[b].score;
     }
     memcpy(s->ids, ids, sizeof ids);
+    memcpy(s->numbers, numbers, sizeof numbers);
     s->t++;
     s->done = s->scorer->n == n_beams && s->scorer->worst >= (double)best / (s->m->n_prompt + s->t);
     if (!s->done && s->t == s->p->max_new_tokens) {
@@ -471,6 +478,7 @@ static inline bool naive_step(struct naive *s, struct naive_event *e) {
     static float logits[TOY_BEAMS][TOY_VOCAB], rows[TOY_BEAMS][TOY_VOCAB];
     struct naive_state state = {.t = s->t, .scorer = naive_new_scorer(s, s->scorer)};
     memcpy(state.ids, s->ids, sizeof state.ids);
+    memcpy(state.numbers, s->numbers, sizeof state.numbers);
     memcpy(state.scores, s->scores, sizeof state.scores);
     memcpy(state.tokens, s->tokens, sizeof state.tokens);
     memcpy(state.parents, s->parents, sizeof state.parents);
@@ -513,6 +521,30 @@ static inline bool naive_step(struct naive *s, struct naive_event *e) {
     memcpy(e->parents, s->parents, sizeof e->parents);
     memcpy(e->scores, s->scores, sizeof e->scores);
     return true;
+}
+
+static inline int naive_mark(bool *marked, int numbers[TOY_BEAMS][TOY_LENGTH], int n_beams, int t) {
+    int n = 0;
+    for (int b = 0; b < n_beams; b++) {
+        for (int i = 0; i < t; i++) {
+            assert_true(numbers[b][i] < NAIVE_TOKENS);
+            n += !marked[numbers[b][i]];
+            marked[numbers[b][i]] = true;
+        }
+    }
+    return n;
+}
+
+/* Distinct tokens in the running beams and in the steps that are kept beside the coming one. */
+static inline int naive_live_tokens(struct naive *s) {
+    static bool marked[NAIVE_TOKENS];
+    memset(marked, 0, (size_t)s->n_chosen * sizeof *marked);
+    int n = naive_mark(marked, s->numbers, s->p->n_beams, s->t);
+    const int kept = s->n_history < s->p->options.history ? s->n_history : s->p->options.history - 1;
+    for (int i = s->n_history - kept; i < s->n_history; i++) {
+        n += naive_mark(marked, s->history[i].numbers, s->p->n_beams, s->history[i].t);
+    }
+    return n;
 }
 
 static inline void naive_close(struct naive *s) {

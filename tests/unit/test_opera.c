@@ -7,28 +7,10 @@
 
 #include <cmocka.h>
 
+#include "../support/opera_lab.h"
 #include "../support/opera_toy.h"
 #include "../support/plan_lab.h"
 #include "../support/vectors.h"
-#include "interventions/opera.h"
-
-/* Options as a configuration gives them. */
-static struct opera_options options_of(const char *json) {
-    static const struct method *const table[] = {&method_opera, NULL};
-    struct candid_config *config = NULL;
-    struct settings settings;
-    struct opera_options options;
-    OK(config_parse(table, json, strlen(json), "test", ".", &config, error));
-    assert_true(config_method(config, &method_opera, &settings));
-    opera_params_from(&settings, &options);
-    config_free(config);
-    return options;
-}
-
-/* The released program's, with logits in f32 as the vectors have them. */
-static struct opera_options parity(void) {
-    return options_of("{\"opera\": {\"preset\": \"code\", \"logits_fp16\": false}}");
-}
 
 /* ---- single numbers ---- */
 
@@ -68,7 +50,7 @@ static double expected_number(const cJSON *item) {
 static void column_scores(void **state) {
     (void)state;
     static const char *const ids[] = {"opera_column_scores", "opera_underflow_ties", "opera_all_zero"};
-    const struct opera_options options = parity();
+    const struct opera_options options = opera_lab_parity();
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
         const cJSON *v = vector_named("opera", ids[i]), *input = member(v, "input"), *expect = member(v, "expect");
         float products[TOY_LENGTH];
@@ -96,7 +78,7 @@ static void column_scores(void **state) {
 static void column_scores_long(void **state) {
     (void)state;
     const cJSON *v = vector_named("opera", "opera_column_scores_long"), *expect = member(v, "expect");
-    const struct opera_options options = parity();
+    const struct opera_options options = opera_lab_parity();
     float products[TOY_LENGTH];
     const int n = products_of_column(member(v, "input"), products);
     const double product = number(expect, "product_col0"), score = number(expect, "score_col0_fp16");
@@ -113,7 +95,7 @@ static void column_scores_long(void **state) {
 static void column_scores_overflow(void **state) {
     (void)state;
     const cJSON *v = vector_named("opera", "opera_overflow"), *expect = member(v, "expect");
-    const struct opera_options options = parity(), recommended = options_of("{\"opera\": true}");
+    const struct opera_options options = opera_lab_parity(), recommended = opera_lab_options("{\"opera\": true}");
     float products[TOY_LENGTH];
     const int n = products_of_column(member(v, "input"), products);
     const cJSON *scores = member(expect, "scores_fp16");
@@ -134,7 +116,7 @@ static void column_scores_overflow(void **state) {
 /* A column that has become infinite ends where its token is not looked at, and alpha 0 does not turn it into a NaN. */
 static void column_scores_odd(void **state) {
     (void)state;
-    struct opera_options options = parity();
+    struct opera_options options = opera_lab_parity();
     const float before[] = {INFINITY, 2.0f}, local[] = {0.0f, 0.5f, 0.25f};
     const struct opera_row row = {.sum = 2.0f, .local = local};
     float after[3];
@@ -150,7 +132,7 @@ static void candidate_scores(void **state) {
     const cJSON *expected = member(member(v, "expect"), "score")->child;
     for (const cJSON *c = member(member(v, "input"), "cases")->child; c; c = c->next, expected = expected->next) {
         for (int f16 = 0; f16 < 2; f16++) {
-            struct opera_options options = parity();
+            struct opera_options options = opera_lab_parity();
             options.alpha = (float)number(c, "alpha");
             options.logits_fp16 = f16;
             const float score = opera_candidate_score((float)number(c, "logit"), (float)number(c, "image_mass"),
@@ -244,16 +226,6 @@ static void key_positions(void **state) {
 
 /* ---- when to go back ---- */
 
-/* Rows that make `loc` the strongest column of a token whose parent's was `former`: its product is 2000, others' 1000.
- * Scale 10000. */
-static void steered_row(int t, int former, int loc, float *local, struct opera_row *row) {
-    for (int j = 0; j <= t; j++) {
-        const float before = j == t ? 1.0f : j == former ? 2000.0f : 1000.0f;
-        local[j] = (j == loc ? 2000.0f : 1000.0f) / before * 1e-4f;
-    }
-    *row = (struct opera_row){.sum = 1.0f, .local = local};
-}
-
 static int number_or(const cJSON *object, const char *key, int otherwise) {
     const cJSON *item = member(object, key);
     return cJSON_IsNumber(item) ? item->valueint : otherwise;
@@ -261,56 +233,30 @@ static int number_or(const cJSON *object, const char *key, int otherwise) {
 
 static void rollback_decision(void **state) {
     (void)state;
-    enum { B = 2, N = 2, V = 40 };
     const cJSON *v = vector_named("opera", "opera_rollback_decision"), *input = member(v, "input");
     const cJSON *locs = member(input, "locs")->child, *expected = member(v, "expect")->child;
     struct opera_params params = {
-        .options = parity(), .n_beams = B, .n_vocab = V, .n_prompt_ids = 1, .max_new_tokens = 60};
-    params.options.candidates = N;
-    params.options.scale = 1e4f;
-    params.options.score_scale = 1e-3f;
+        .options = opera_lab_parity(), .n_beams = 2, .n_vocab = LAB_VOCAB, .n_prompt_ids = 1, .max_new_tokens = 60};
+    params.options.candidates = 2;
     params.options.threshold = integer(input, "threshold");
     params.options.max_rollbacks = integer(input, "max_rollbacks");
-    struct opera *o;
-    OK(opera_create(&params, &o, error));
-    int strongest[60 * B * N * 4]; /* of each node */
+    struct opera_lab lab;
+    opera_lab_open(&lab, &params);
+    for (int i = 0; i < 2 * LAB_VOCAB; i++) {
+        lab.logits[i] = (float)(i * 37 % 101) / 50.0f;
+    }
     for (; expected; expected = expected->next, locs = locs->next) {
-        float logits[B * V], local[B * N][64];
-        struct opera_row rows[B * N];
+        const int of_beams[] = {locs->child->valueint, locs->child->next->valueint};
         struct opera_choice choice;
-        int32_t candidates[B * N];
-        const int t = opera_step(o), n_running = opera_n_running(o);
-        assert_int_equal(t, integer(expected, "t"));
-        for (int i = 0; i < B * V; i++) {
-            logits[i] = (float)(i * 37 % 101) / 50.0f;
-        }
-        OK(opera_candidates(o, logits, candidates, error));
-        for (int i = 0; i < n_running * N; i++) {
-            const int node = opera_beam_node(o, i / N), loc = cJSON_GetArrayItem(locs, i / N)->valueint;
-            steered_row(t, node == TREE_ROOT ? -1 : strongest[node], loc, local[i], &rows[i]);
-        }
-        OK(opera_choose(o, rows, &choice, error));
-        const int to = number_or(expected, "rollback_to", -1);
-        assert_int_equal(opera_loc(o), integer(expected, "loc"));
-        assert_int_equal(choice.verdict == OPERA_ROLLBACK ? choice.step : -1, to);
-        /* the record of columns has one row for each step up to the one that is chosen (anew) */
+        assert_int_equal(opera_step(lab.o), integer(expected, "t"));
+        const int to = opera_lab_step(&lab, of_beams, &choice);
+        assert_int_equal(opera_loc(lab.o), integer(expected, "loc"));
+        assert_int_equal(to, number_or(expected, "rollback_to", -1));
+        /* of the record of columns one row stays for each step up to the one that is chosen, or chosen anew */
         assert_int_equal(choice.step + 1, integer(expected, "locs_kept"));
-        if (choice.verdict == OPERA_ROLLBACK) {
-            OK(opera_rechoose(o, logits, &choice, error));
-        }
-        for (int b = 0; b < B; b++) {
-            const int node = opera_beam_node(o, b);
-            if (choice.candidates[b] < 0) {
-                steered_row(to, strongest[opera_node_parent(o, node)], to, local[0], &rows[0]);
-                strongest[node] = to;
-                OK(opera_measured(o, b, &rows[0], error));
-            } else {
-                strongest[node] = cJSON_GetArrayItem(locs, n_running == 1 ? 0 : choice.parents[b])->valueint;
-            }
-        }
     }
     assert_null(locs);
-    opera_free(o);
+    opera_free(lab.o);
 }
 
 /* ---- whole decodings ---- */
@@ -380,7 +326,7 @@ static void check_decoding(const char *id) {
     const cJSON *v = vector_named("opera", id), *input = member(v, "input"), *expect = member(v, "expect");
     const struct toy m = toy_of(input);
     const int32_t eos = integer(input, "eos");
-    struct opera_params params = {.options = parity(),
+    struct opera_params params = {.options = opera_lab_parity(),
                                   .n_beams = integer(input, "num_beams"),
                                   .max_new_tokens = integer(input, "max_new"),
                                   .end_tokens = &eos,

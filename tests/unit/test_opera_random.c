@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
+#include "../support/opera_lab.h"
 #include "../support/opera_naive.h"
-#include "interventions/config.h"
 
 /* ---- random numbers ---- */
 
@@ -207,6 +207,9 @@ static void run_case(const struct random_case *c, struct coverage *cover) {
         assert_true(naive_step(s, &expected));
         const struct toy_event e = toy_step(&run, c->params.n_beams);
         compare_event(c, i, &e, &expected);
+        if (e.n_alive != naive_live_tokens(s)) {
+            describe(c, i, "number of live nodes");
+        }
         for (int b = 0; b < c->params.n_beams; b++) {
             cover->junk += e.rollback_to < 0 && e.choice.candidates[b] < 0;
         }
@@ -221,20 +224,8 @@ static void run_case(const struct random_case *c, struct coverage *cover) {
     free(s);
 }
 
-static struct opera_options options_of(const char *json) {
-    static const struct method *const table[] = {&method_opera, NULL};
-    struct candid_config *config = NULL;
-    struct settings settings;
-    struct opera_options options;
-    OK(config_parse(table, json, strlen(json), "test", ".", &config, error));
-    assert_true(config_method(config, &method_opera, &settings));
-    opera_params_from(&settings, &options);
-    config_free(config);
-    return options;
-}
-
 static struct coverage run_cases(int n, const char *json, bool any_options, int steps_at_least) {
-    const struct opera_options options = options_of(json);
+    const struct opera_options options = opera_lab_options(json);
     struct coverage cover = {0};
     for (int i = 0; i < n; i++) {
         static struct random_case c;
