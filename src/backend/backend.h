@@ -129,7 +129,9 @@ struct backend_ops {
     void (*upload)(struct backend *b, void *device, const void *host, size_t bytes);
     void (*download)(struct backend *b, void *host, const void *device, size_t bytes);
     void (*copy)(struct backend *b, void *to, const void *from, size_t bytes); /* both device, not overlapping */
-
+    /* n_pieces pieces of `bytes` bytes, each one a stride further than the one before; both device, not overlapping. */
+    void (*copy_strided)(struct backend *b, void *to, size_t to_stride, const void *from, size_t from_stride,
+                         size_t bytes, int n_pieces);
     void (*zero)(struct backend *b, void *device, size_t bytes);
 
     /* ---- rows in, rows out ---- */
