@@ -4,7 +4,8 @@
  *
  * A task is a tile of up to ATTENTION_TILE queries (rows of one sequence × query heads of one key head). It runs from
  * scores to output at once, and its thread holds the tile's scores. Only where an edit needs a mean over all heads, all
- * scores of a slice of rows are computed before any is edited.
+ * scores of a slice of rows are computed before any is edited. Rows that are probed leave a copy of their
+ * probabilities, which are reduced over the heads when the slice is done.
  */
 #include <math.h>
 #include <omp.h>
@@ -15,9 +16,8 @@
 #include "backend/cpu/attention_check.h"
 #include "backend/cpu/attention_edit.h"
 #include "backend/cpu/attention_kernels.h"
+#include "backend/cpu/attention_probe.h"
 #include "core/status.h"
-
-#define SLICE_FLOATS ((size_t)16 << 20) /* most scores held at a time */
 
 struct edited {
     const struct attention_kernels *kernels;
@@ -35,11 +35,12 @@ struct edited {
     size_t stride; /* keys, whole blocks */
     float *scores; /* (n_rows, n_head, stride), or NULL: each thread holds those of its tile */
     float *mean;   /* (n_rows, stride), or NULL */
+    struct probed_rows probed;
 };
 
 /* Scratch of one thread. */
 struct tile_scratch {
-    float *q, *p, *alpha, *o, *k_t, *v, *scores;
+    float *q, *p, *alpha, *o, *k_t, *v, *scores, *row;
     int *visible;
 };
 
@@ -146,8 +147,28 @@ static void task_scores(const struct edited *e, const struct tile_task *t, const
     }
 }
 
+/* Floats of a row up to its last key, in whole blocks. */
+static int padded_end(const struct attention_row *row) {
+    return (attention_row_end(row) - 1) / KV_BLOCK * KV_BLOCK + KV_BLOCK;
+}
+
+/* Keeps what the scores are without edits, where a probe asks for that. */
+static void task_probe_unedited(const struct edited *e, const struct tile_task *t) {
+    for (int row = t->row_begin; row < t->row_end; row++) {
+        const struct attention_row *r = &e->a->rows[e->rows[row]];
+        for (int head = t->head_begin; head < t->head_begin + t->n_heads; head++) {
+            float *kept = probed_before(&e->probed, r, row, head);
+            if (kept) {
+                const float *s = query_scores(e, t, (row - t->row_begin) * t->n_heads + head - t->head_begin);
+                memcpy(kept, s, (size_t)padded_end(r) * sizeof *kept);
+                e->kernels->softmax(kept, padded_end(r));
+            }
+        }
+    }
+}
+
 /* Scores to probabilities, edited. With a mean over the heads the edits before it have been made. */
-static void task_edit(const struct edited *e, const struct tile_task *t) {
+static void task_edit(const struct edited *e, const struct tile_task *t, const struct tile_scratch *scratch) {
     for (int row = t->row_begin; row < t->row_end; row++) {
         const struct attention_row *r = &e->a->rows[e->rows[row]];
         const int end = attention_row_end(r);
@@ -158,9 +179,13 @@ static void task_edit(const struct edited *e, const struct tile_task *t) {
                 attention_edit_scores(r->edits, mean ? attention_mean_edit(r->edits) : 0, r->edits->n_edits, head,
                                       e->a->n_head, s, mean, end);
             }
-            e->kernels->softmax(s, (end - 1) / KV_BLOCK * KV_BLOCK + KV_BLOCK);
+            e->kernels->softmax(s, padded_end(r));
             if (r->edits) {
-                attention_edit_probs(r->edits, head, e->a->n_head, s, end);
+                attention_edit_probs(r, e->a->layer, head, e->a->n_head, s, scratch->row);
+            }
+            float *kept = probed_after(&e->probed, r, row, head);
+            if (kept) {
+                memcpy(kept, s, (size_t)end * sizeof *kept);
             }
         }
     }
@@ -242,13 +267,15 @@ static size_t scratch_of(const struct edited *e, float *memory, int thread, stru
                             tile * padded,
                             head_dim * KV_BLOCK,
                             padded * KV_BLOCK,
-                            e->scores ? 0 : tile * e->stride};
-    size_t at[9] = {0};
-    for (int i = 0; i < 8; i++) {
+                            e->scores ? 0 : tile * e->stride,
+                            e->stride};
+    enum { N = sizeof sizes / sizeof *sizes };
+    size_t at[N + 1] = {0};
+    for (int i = 0; i < N; i++) {
         at[i + 1] = at[i] + cache_lines(sizes[i]);
     }
     if (memory) {
-        float *base = memory + (size_t)thread * at[8];
+        float *base = memory + (size_t)thread * at[N];
         *s = (struct tile_scratch){.q = base + at[0],
                                    .p = base + at[1],
                                    .alpha = base + at[2],
@@ -256,9 +283,10 @@ static size_t scratch_of(const struct edited *e, float *memory, int thread, stru
                                    .o = base + at[4],
                                    .k_t = base + at[5],
                                    .v = base + at[6],
-                                   .scores = base + at[7]};
+                                   .scores = base + at[7],
+                                   .row = base + at[8]};
     }
-    return at[8];
+    return at[N];
 }
 
 /* Cuts the slice into tiles of rows of one sequence. */
@@ -287,6 +315,7 @@ static void run_slice(struct edited *e, float *memory, int n_threads) {
             for (int64_t i = 0; i < n_tasks; i++) {
                 const struct tile_task t = task_get(e, i, &s);
                 task_scores(e, &t, &s);
+                task_probe_unedited(e, &t);
             }
 #pragma omp for schedule(static)
             for (int row = 0; row < e->n_rows; row++) {
@@ -298,9 +327,16 @@ static void run_slice(struct edited *e, float *memory, int n_threads) {
             const struct tile_task t = task_get(e, i, &s);
             if (!e->mean) {
                 task_scores(e, &t, &s);
+                task_probe_unedited(e, &t);
             }
-            task_edit(e, &t);
+            task_edit(e, &t, &s);
             task_values(e, &t, &s);
+        }
+        if (e->probed.probs) {
+#pragma omp for schedule(static)
+            for (int row = 0; row < e->n_rows; row++) {
+                probed_reduce(&e->probed, &e->a->rows[e->rows[row]], row);
+            }
         }
     }
 }
@@ -333,17 +369,26 @@ static candid_status prepare(struct edited *e, enum cpu_isa isa, const struct kv
         }
     }
     e->stride = ((size_t)most_keys - 1) / KV_BLOCK * KV_BLOCK + KV_BLOCK;
-    *slice = mean ? SLICE_FLOATS / ((size_t)a->n_head * e->stride) : (size_t)*n;
+    *slice = mean ? ATTENTION_SLICE / ((size_t)a->n_head * e->stride) : (size_t)*n;
     *slice = *slice < 1 ? 1 : *slice < (size_t)*n ? *slice : (size_t)*n;
+    if (!all) {
+        e->probed = probed_rows_of(a, e->stride);
+        *slice = probed_rows_fit(&e->probed, (int)*slice);
+        e->probed.probs = e->probed.n_sets == 0 ? NULL
+                                                : attention_alloc(*slice * (size_t)e->probed.n_sets,
+                                                                  (size_t)a->n_head * e->stride, sizeof(float));
+    }
     if (mean) {
         e->scores = attention_alloc(*slice, (size_t)a->n_head * e->stride, sizeof(float));
         e->mean = attention_alloc(*slice, e->stride, sizeof(float));
     }
     m->scratch = attention_alloc((size_t)n_threads, scratch_of(e, NULL, 0, NULL), sizeof(float));
     e->tile_begin = m->tile_begin;
-    if (!m->rows || !m->tile_begin || (mean && (!e->scores || !e->mean)) || !m->scratch) {
+    if (!m->rows || !m->tile_begin || (mean && (!e->scores || !e->mean)) || !m->scratch ||
+        (e->probed.n_sets > 0 && !e->probed.probs)) {
         return fail_memory(error, "edited attention",
-                           (*slice * (size_t)mean + ATTENTION_TILE) * e->stride * sizeof(float));
+                           (*slice * (size_t)(mean + e->probed.n_sets) * (size_t)a->n_head + ATTENTION_TILE) *
+                               e->stride * sizeof(float));
     }
     return CANDID_OK;
 }
@@ -354,6 +399,7 @@ static void release(struct edited *e, struct edited_memory *m) {
     free(m->scratch);
     free(e->scores);
     free(e->mean);
+    free(e->probed.probs);
 }
 
 candid_status attention_kv_edited(enum cpu_isa isa, const struct kv_attention *a, const float *q, float *out,
