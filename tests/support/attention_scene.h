@@ -52,8 +52,8 @@ static inline bool chance(int percent) {
 
 struct sequence {
     void *blocks[MOST_BLOCKS];
-    int n_blocks, length;
-    float *kv[2]; /* (length, n_head_kv*head_dim), as the cache has rounded them */
+    int n_blocks, n_shared, length; /* the first n_shared blocks are another sequence's */
+    float *kv[2];                   /* (length, n_head_kv*head_dim), as the cache has rounded them */
 };
 
 struct edited_row {
@@ -89,12 +89,17 @@ static inline size_t moved_floats(const struct scene *s) {
     return (size_t)s->a.n_rows * MOST_EDITS * (size_t)s->a.n_head;
 }
 
-/* Random keys and values; what lies behind the last token is NaN. */
-static inline void sequence_fill(struct sequence *q, const struct kv_shape *s, int length) {
+/* Random keys and values; what lies behind the last token is NaN. fork_of (or NULL) lends some of its full blocks. */
+static inline void sequence_fill(struct sequence *q, const struct kv_shape *s, int length,
+                                 const struct sequence *fork_of) {
     const size_t width = (size_t)s->n_head_kv * (size_t)s->head_dim, elements = kv_offset(s, s->n_layer, 0, 0);
     q->length = length;
     q->n_blocks = (length - 1) / KV_BLOCK + 1;
-    for (int b = 0; b < q->n_blocks; b++) {
+    q->n_shared = fork_of ? random_int(0, (length < fork_of->length ? length : fork_of->length) / KV_BLOCK) : 0;
+    for (int b = 0; b < q->n_shared; b++) {
+        q->blocks[b] = fork_of->blocks[b];
+    }
+    for (int b = q->n_shared; b < q->n_blocks; b++) {
         q->blocks[b] = malloc(elements * (s->f32 ? sizeof(float) : sizeof(uint16_t)));
         assert_non_null(q->blocks[b]);
         for (size_t i = 0; i < elements; i++) {
@@ -109,10 +114,10 @@ static inline void sequence_fill(struct sequence *q, const struct kv_shape *s, i
         q->kv[value] = malloc((size_t)length * width * sizeof(float));
         assert_non_null(q->kv[value]);
         for (size_t i = 0; i < (size_t)length * width; i++) {
-            float x = random_between(-1.0f, 1.0f);
-            x = s->f32 ? x : f16_to_f32(f32_to_f16(x));
-            q->kv[value][i] = x;
             const int token = (int)(i / width), head = (int)(i % width) / s->head_dim;
+            float x = random_between(-1.0f, 1.0f);
+            x = token < q->n_shared * KV_BLOCK ? fork_of->kv[value][i] : s->f32 ? x : f16_to_f32(f32_to_f16(x));
+            q->kv[value][i] = x;
             const size_t at = kv_offset(s, 1, value, head) + (size_t)(token % KV_BLOCK) * (size_t)s->head_dim +
                               i % (size_t)s->head_dim;
             if (s->f32) {
@@ -403,7 +408,8 @@ static inline void scene_begin(struct scene *s, bool f32, int n_head_kv, int gro
                                  .n_rows = n_rows,
                                  .scale = 1.0f / sqrtf((float)dim)};
     for (int i = 0; i < 3; i++) {
-        sequence_fill(&s->seq[i], &s->shape, i == 0 ? n_keys : random_int(1, n_keys));
+        sequence_fill(&s->seq[i], &s->shape, i == 0 ? n_keys : random_int(1, n_keys),
+                      i == 0 || chance(30) ? NULL : &s->seq[0]);
     }
     int sequence = 0;
     for (int r = 0; r < n_rows; r++) {
@@ -448,7 +454,7 @@ static inline void scene_free(struct scene *s) {
         }
     }
     for (int i = 0; i < 3; i++) {
-        for (int b = 0; b < s->seq[i].n_blocks; b++) {
+        for (int b = s->seq[i].n_shared; b < s->seq[i].n_blocks; b++) {
             free(s->seq[i].blocks[b]);
         }
         free(s->seq[i].kv[0]);

@@ -2,7 +2,7 @@
  * The fast attention path for rows with edits or with keys that are no prefix: the scores of whole rows are computed,
  * edited, turned into probabilities, edited again and multiplied with the values, by the same kernels as ordinary rows.
  *
- * A task is a tile of up to ATTENTION_TILE queries (rows of one sequence × query heads of one key head). It runs from
+ * A task is a tile of up to ATTENTION_TILE queries (rows × query heads of one key head). It runs from
  * scores to output at once, and its thread holds the tile's scores. Only where an edit needs a mean over all heads, all
  * scores of a slice of rows are computed before any is edited. Rows that are probed leave a copy of their
  * probabilities, which are reduced over the heads when the slice is done.
@@ -75,42 +75,62 @@ static float *query_scores(const struct edited *e, const struct tile_task *t, in
     return t->scores + (size_t)(i / t->n_heads) * t->row_stride + (size_t)(i % t->n_heads) * e->stride;
 }
 
-static struct attention_block block_of(const struct edited *e, const struct tile_task *t, int b, int n_blocks) {
-    const struct kv_shape *s = e->a->shape;
-    const size_t bytes = s->f32 ? sizeof(float) : sizeof(uint16_t);
-    const size_t k = kv_offset(s, e->a->layer, 0, t->kv_head) * bytes,
-                 v = kv_offset(s, e->a->layer, 1, t->kv_head) * bytes;
-    void *const *blocks = e->a->rows[e->rows[t->row_begin]].blocks;
-    const char *block = blocks[b], *next = b + 1 < n_blocks ? blocks[b + 1] : NULL;
-    return (struct attention_block){.k = block + k,
-                                    .v = block + v,
-                                    .stride = (size_t)s->head_dim,
-                                    .f16 = !s->f32,
-                                    .next_k = next ? next + k : NULL,
-                                    .next_v = next ? next + v : NULL};
+static const struct attention_row *row_of(const struct edited *e, int row) {
+    return &e->a->rows[e->rows[row]];
+}
+
+/* Keys of block b that lie at or before the row's last one. Those in between that it does not see get probability 0. */
+static int keys_left(const struct edited *e, int row, int b) {
+    const int left = attention_row_end(row_of(e, row)) - b * KV_BLOCK;
+    return left < 0 ? 0 : left < KV_BLOCK ? left : KV_BLOCK;
 }
 
 static int task_blocks(const struct edited *e, const struct tile_task *t) {
     int most = 0;
     for (int row = t->row_begin; row < t->row_end; row++) {
-        const int end = attention_row_end(&e->a->rows[e->rows[row]]);
+        const int end = attention_row_end(row_of(e, row));
         most = end > most ? end : most;
     }
     return (most - 1) / KV_BLOCK + 1;
 }
 
-/* Sets, for each query, how many slots of block b hold keys at or before its last one; false: none for any query. Keys
- * in between that a row does not see have probability 0. */
-static bool block_visible(const struct edited *e, const struct tile_task *t, int b, int *visible) {
-    bool any = false;
-    for (int row = t->row_begin; row < t->row_end; row++) {
-        const int left = attention_row_end(&e->a->rows[e->rows[row]]) - b * KV_BLOCK;
-        for (int head = 0; head < t->n_heads; head++) {
-            visible[(row - t->row_begin) * t->n_heads + head] = left < 0 ? 0 : left < KV_BLOCK ? left : KV_BLOCK;
-        }
-        any = any || left > 0;
+/* Neighbouring rows of a task that see the same memory as block b, and its queries. */
+struct block_rows {
+    int begin, end;
+    int first_query, last_query; /* in the tile, the last not included */
+    struct attention_block keys;
+};
+
+/* The next such rows after r->end; false: there are none. Start with end = t->row_begin. Sets the queries' `visible`.
+ */
+static bool next_rows(const struct edited *e, const struct tile_task *t, int b, struct block_rows *r, int *visible) {
+    const struct kv_shape *s = e->a->shape;
+    for (r->begin = r->end; r->begin < t->row_end && keys_left(e, r->begin, b) == 0;) {
+        r->begin++; /* sees none of it */
     }
-    return any;
+    if (r->begin == t->row_end) {
+        return false;
+    }
+    void *const *blocks = row_of(e, r->begin)->blocks;
+    for (r->end = r->begin;
+         r->end < t->row_end && keys_left(e, r->end, b) > 0 && row_of(e, r->end)->blocks[b] == blocks[b]; r->end++) {
+        for (int head = 0; head < t->n_heads; head++) {
+            visible[(r->end - t->row_begin) * t->n_heads + head] = keys_left(e, r->end, b);
+        }
+    }
+    r->first_query = (r->begin - t->row_begin) * t->n_heads;
+    r->last_query = (r->end - t->row_begin) * t->n_heads;
+    const size_t bytes = s->f32 ? sizeof(float) : sizeof(uint16_t);
+    const size_t k = kv_offset(s, e->a->layer, 0, t->kv_head) * bytes,
+                 v = kv_offset(s, e->a->layer, 1, t->kv_head) * bytes;
+    const char *block = blocks[b], *next = keys_left(e, r->begin, b + 1) > 0 ? blocks[b + 1] : NULL;
+    r->keys = (struct attention_block){.k = block + k,
+                                       .v = block + v,
+                                       .stride = (size_t)s->head_dim,
+                                       .f16 = !s->f32,
+                                       .next_k = next ? next + k : NULL,
+                                       .next_v = next ? next + v : NULL};
+    return true;
 }
 
 static void task_scores(const struct edited *e, const struct tile_task *t, const struct tile_scratch *s) {
@@ -130,16 +150,17 @@ static void task_scores(const struct edited *e, const struct tile_task *t, const
                                         .v = s->v};
     const int n_blocks = task_blocks(e, t);
     for (int b = 0; b < n_blocks; b++) {
-        block_visible(e, t, b, s->visible);
-        const struct attention_block keys = block_of(e, t, b, n_blocks);
-        e->kernels->scores(&tile, 0, n, &keys);
-        for (int i = 0; i < n; i++) {
-            float *row = query_scores(e, t, i) + b * KV_BLOCK;
-            memcpy(row, s->p + (size_t)i * KV_BLOCK, KV_BLOCK * sizeof(float));
+        struct block_rows r = {.end = t->row_begin};
+        while (next_rows(e, t, b, &r, s->visible)) {
+            e->kernels->scores(&tile, r.first_query, r.last_query, &r.keys);
+            for (int i = r.first_query; i < r.last_query; i++) {
+                float *row = query_scores(e, t, i) + b * KV_BLOCK;
+                memcpy(row, s->p + (size_t)i * KV_BLOCK, KV_BLOCK * sizeof(float));
+            }
         }
     }
     for (int i = 0; i < n; i++) {
-        const struct attention_row *row = &e->a->rows[e->rows[t->row_begin + i / t->n_heads]];
+        const struct attention_row *row = row_of(e, t->row_begin + i / t->n_heads);
         float *scores = query_scores(e, t, i);
         for (int key = row->n_keys; key < (int)e->stride; key++) {
             scores[key] = attention_row_sees(row, key) ? scores[key] : -INFINITY;
@@ -155,7 +176,7 @@ static int padded_end(const struct attention_row *row) {
 /* Keeps what the scores are without edits, where a probe asks for that. */
 static void task_probe_unedited(const struct edited *e, const struct tile_task *t) {
     for (int row = t->row_begin; row < t->row_end; row++) {
-        const struct attention_row *r = &e->a->rows[e->rows[row]];
+        const struct attention_row *r = row_of(e, row);
         for (int head = t->head_begin; head < t->head_begin + t->n_heads; head++) {
             float *kept = probed_before(&e->probed, r, row, head);
             if (kept) {
@@ -170,7 +191,7 @@ static void task_probe_unedited(const struct edited *e, const struct tile_task *
 /* Scores to probabilities, edited. With a mean over the heads the edits before it have been made. */
 static void task_edit(const struct edited *e, const struct tile_task *t, const struct tile_scratch *scratch) {
     for (int row = t->row_begin; row < t->row_end; row++) {
-        const struct attention_row *r = &e->a->rows[e->rows[row]];
+        const struct attention_row *r = row_of(e, row);
         const int end = attention_row_end(r);
         const float *mean = e->mean ? e->mean + (size_t)row * e->stride : NULL;
         for (int head = t->head_begin; head < t->head_begin + t->n_heads; head++) {
@@ -207,22 +228,13 @@ static void task_values(const struct edited *e, const struct tile_task *t, const
     }
     const int n_blocks = task_blocks(e, t);
     for (int b = 0; b < n_blocks; b++) {
-        if (!block_visible(e, t, b, s->visible)) {
-            continue;
-        }
-        for (int i = 0; i < n; i++) {
-            const float *row = query_scores(e, t, i) + b * KV_BLOCK;
-            memcpy(s->p + (size_t)i * KV_BLOCK, row, KV_BLOCK * sizeof(float));
-        }
-        const struct attention_block keys = block_of(e, t, b, n_blocks);
-        /* Queries that see nothing of the block are left out. */
-        for (int begin = 0, end; begin < n; begin = end) {
-            for (end = begin; end < n && (s->visible[end] > 0) == (s->visible[begin] > 0);) {
-                end++;
+        struct block_rows r = {.end = t->row_begin};
+        while (next_rows(e, t, b, &r, s->visible)) {
+            for (int i = r.first_query; i < r.last_query; i++) {
+                const float *row = query_scores(e, t, i) + b * KV_BLOCK;
+                memcpy(s->p + (size_t)i * KV_BLOCK, row, KV_BLOCK * sizeof(float));
             }
-            if (s->visible[begin] > 0) {
-                e->kernels->values(&tile, begin, end, &keys);
-            }
+            e->kernels->values(&tile, r.first_query, r.last_query, &r.keys);
         }
     }
     for (int i = 0; i < n; i++) {
@@ -235,9 +247,9 @@ static void task_values(const struct edited *e, const struct tile_task *t, const
 
 /* mean[row][key] over the heads of |score|, edited as far as the edit that asks for it. */
 static void row_mean(const struct edited *e, int row) {
-    const struct row_edits *edits = e->a->rows[e->rows[row]].edits;
+    const struct row_edits *edits = row_of(e, row)->edits;
     float *mean = e->mean + (size_t)row * e->stride;
-    const int end = attention_row_end(&e->a->rows[e->rows[row]]);
+    const int end = attention_row_end(row_of(e, row));
     memset(mean, 0, e->stride * sizeof *mean);
     for (int head = 0; head < e->a->n_head; head++) {
         float *s = e->scores + ((size_t)row * (size_t)e->a->n_head + (size_t)head) * e->stride;
@@ -289,22 +301,25 @@ static size_t scratch_of(const struct edited *e, float *memory, int thread, stru
     return at[N];
 }
 
-/* Cuts the slice into tiles of rows of one sequence. */
-static void cut_tiles(struct edited *e) {
-    const int most = ATTENTION_TILE / e->heads_per_tile;
+/* Cuts the slice into tiles of rows that share at least the first block, smaller ones where threads would be idle. */
+static void cut_tiles(struct edited *e, int n_threads) {
+    const int64_t columns = (int64_t)e->a->shape->n_head_kv * e->n_parts;
+    int most = ATTENTION_TILE / e->heads_per_tile;
+    while (most * e->heads_per_tile > 12 && most > 1 && (e->n_rows / most + 1) * columns < 2 * (int64_t)n_threads) {
+        most = (most + 1) / 2;
+    }
     e->n_tiles = 0;
     e->tile_begin[0] = 0;
     for (int row = 1; row <= e->n_rows; row++) {
         const int begin = e->tile_begin[e->n_tiles];
-        if (row == e->n_rows || row - begin == most ||
-            e->a->rows[e->rows[row]].blocks != e->a->rows[e->rows[begin]].blocks) {
+        if (row == e->n_rows || row - begin == most || row_of(e, row)->blocks[0] != row_of(e, begin)->blocks[0]) {
             e->tile_begin[++e->n_tiles] = row;
         }
     }
 }
 
 static void run_slice(struct edited *e, float *memory, int n_threads) {
-    cut_tiles(e);
+    cut_tiles(e, n_threads);
     const int64_t n_tasks = (int64_t)e->a->shape->n_head_kv * e->n_parts * e->n_tiles;
 #pragma omp parallel num_threads(n_threads)
     {
@@ -335,7 +350,7 @@ static void run_slice(struct edited *e, float *memory, int n_threads) {
         if (e->probed.probs) {
 #pragma omp for schedule(static)
             for (int row = 0; row < e->n_rows; row++) {
-                probed_reduce(&e->probed, &e->a->rows[e->rows[row]], row);
+                probed_reduce(&e->probed, row_of(e, row), row);
             }
         }
     }
@@ -424,7 +439,7 @@ candid_status attention_kv_edited(enum cpu_isa isa, const struct kv_attention *a
 /* Adds the probabilities of the task's rows to the sums of its heads. */
 static void add_columns(const struct edited *e, const struct tile_task *t, float *sums) {
     for (int i = 0; i < (t->row_end - t->row_begin) * t->n_heads; i++) {
-        const int end = attention_row_end(&e->a->rows[e->rows[t->row_begin + i / t->n_heads]]);
+        const int end = attention_row_end(row_of(e, t->row_begin + i / t->n_heads));
         float *p = query_scores(e, t, i),
               *sum = sums + (size_t)(t->head_begin + i % t->n_heads) * (size_t)e->a->max_keys;
         e->kernels->softmax(p, (end - 1) / KV_BLOCK * KV_BLOCK + KV_BLOCK);
@@ -457,7 +472,7 @@ candid_status attention_kv_columns_fast(enum cpu_isa isa, const struct kv_attent
     e.n_rows = n;
     memset(sums, 0, (size_t)a->n_head * (size_t)a->max_keys * sizeof *sums);
     if (status == CANDID_OK) {
-        cut_tiles(&e);
+        cut_tiles(&e, 1);
         /* A head's columns belong to one thread, rows in order: the sums do not depend on the number of threads. */
 #pragma omp parallel for num_threads(n_threads) schedule(dynamic, 1)
         for (int part = 0; part < a->shape->n_head_kv * e.n_parts; part++) {
