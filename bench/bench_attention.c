@@ -116,6 +116,68 @@ static void bench_kv(enum cpu_isa isa, const struct kv_case *c, int n_threads) {
     free(out);
 }
 
+/*
+ * One step of a beam search that looks ahead: each of n_beams forks of one sequence has n_each candidates for its next
+ * token, as alternatives (lm/llama.h); with n_each 0 it has one ordinary row. Probed: with the highest probability over
+ * the heads told of each row.
+ */
+static void bench_candidates(enum cpu_isa isa, int n_beams, int n_each, int n_keys, bool probed, int n_threads) {
+    enum { HEADS = 32, DIM = 128, WIDTH = HEADS * DIM, LAYERS = 4, SHARED = 600 };
+    const struct kv_shape shape = {LAYERS, HEADS, DIM, false};
+    const size_t bytes = kv_offset(&shape, LAYERS, 0, 0) * sizeof(uint16_t);
+    const int per_beam = n_each > 0 ? n_each : 1, n_rows = n_beams * per_beam;
+    const int n_blocks = (n_keys + per_beam - 1) / KV_BLOCK + 1, n_shared = SHARED / KV_BLOCK;
+    void **blocks = checked(malloc((size_t)n_beams * MAX_BLOCKS * sizeof(void *)));
+    for (int s = 0; s < n_beams; s++) {
+        for (int b = 0; b < n_blocks; b++) {
+            void **block = &blocks[s * MAX_BLOCKS + b];
+            *block = s > 0 && b < n_shared ? blocks[b] : checked(aligned_alloc(64, bytes));
+            for (size_t i = 0; i < bytes / 2; i++) {
+                ((uint16_t *)*block)[i] = (uint16_t)(0x2c00 + i * 2654435761u % 4096); /* 0.06 to 1 */
+            }
+        }
+    }
+    struct attention_row rows[MAX_ROWS];
+    struct row_probe probes[MAX_ROWS];
+    float *values = checked(malloc((size_t)n_rows * (size_t)(n_keys + per_beam) * sizeof *values));
+    for (int i = 0; i < n_rows; i++) {
+        const int beam = i / per_beam, own = n_keys + i % per_beam;
+        rows[i] = (struct attention_row){.blocks = blocks + beam * MAX_BLOCKS, .index = own, .n_keys = own + 1};
+        if (n_each > 0) {
+            rows[i].n_keys = n_keys;
+            rows[i].also_begin = own;
+            rows[i].also_end = own + 1;
+        }
+        probes[i] = (struct row_probe){HEADS_MAX, false, values + (size_t)i * (size_t)(n_keys + per_beam)};
+        rows[i].probes = &probes[i];
+        rows[i].n_probes = probed;
+    }
+    struct kv_attention a = {.shape = &shape, .n_head = HEADS, .rows = rows, .n_rows = n_rows, .scale = 0.1f};
+    float *q = random_floats((size_t)n_rows * WIDTH), *out = random_floats((size_t)n_rows * WIDTH);
+    double best = 1e30;
+    for (int run = 0; run < 2 * RUNS; run++) {
+        const double start = now();
+        for (a.layer = 0; a.layer < LAYERS; a.layer++) {
+            check(attention_kv_fast(isa, &a, q, out, n_threads, NULL));
+        }
+        const double seconds = (now() - start) / LAYERS;
+        best = seconds < best ? seconds : best;
+    }
+    char name[80];
+    snprintf(name, sizeof name, n_each > 0 ? "%d beams, %d candidates each, %d keys%s" : "%d beams%.0d, %d keys%s",
+             n_beams, n_each, n_keys, probed ? ", probed" : "");
+    printf("%-7s %-44s %9.3f ms\n", cpu_isa_name(isa), name, best * 1e3);
+    for (int s = 0; s < n_beams; s++) {
+        for (int b = s > 0 ? n_shared : 0; b < n_blocks; b++) {
+            free(blocks[s * MAX_BLOCKS + b]);
+        }
+    }
+    free(blocks);
+    free(values);
+    free(q);
+    free(out);
+}
+
 static void bench_full(enum cpu_isa isa, int n_rows, int n_head, int head_dim, int n_threads) {
     const size_t n = (size_t)n_rows * (size_t)n_head * (size_t)head_dim;
     float *q = random_floats(n), *k = random_floats(n), *v = random_floats(n), *out = random_floats(n);
@@ -155,6 +217,12 @@ int main(int argc, char **argv) {
     bench_full(isa, 577, 16, 64, n_threads);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         bench_kv(isa, &cases[i], n_threads);
+    }
+    for (int probed = 0; probed < 2; probed++) {
+        bench_candidates(isa, 1, 0, 1100, probed, n_threads);
+        bench_candidates(isa, 5, 0, 1100, probed, n_threads);
+        bench_candidates(isa, 1, 5, 1100, probed, n_threads);
+        bench_candidates(isa, 5, 5, 1100, probed, n_threads);
     }
     return 0;
 }

@@ -65,7 +65,28 @@ enum attention_edit_kind {
                            */
     PROBE_PROBS_MASS,     /* changes nothing; `moved` is the probability of the keys of `whole` */
     EDIT_PROBS_MOVE,      /* keys of `from` keep `keep` of their probability; the rest goes to `to` in proportion */
+    EDIT_PROBS_REPLACE,   /* the keys a row sees get other probabilities, see enum replace_mode */
 };
+
+/* What a row's probabilities a_k become, k counting the n keys it sees. */
+enum replace_mode {
+    REPLACE_REVERSE,            /* max(a) - a_k */
+    REPLACE_REVERSE_NORMALISED, /* the same divided by its sum; a row whose a_k are all equal is left alone */
+    REPLACE_UNIFORM,            /* 1/n */
+    REPLACE_RANDOM,             /* u_k / sum of u, u_k = ((draw(k) >> 40) + 1/2) / 2^24 */
+    REPLACE_SHUFFLE, /* permuted: for i from n-1 down to 1 numbers i and (draw(i) >> 32) * (i + 1) >> 32 change places
+                      */
+};
+
+/*
+ * The random numbers of a replaced row are a function of where it stands and of nothing else, so that neither batches
+ * nor threads show in them:
+ *
+ *   draw(k) = mix(stream + k * 0x9E3779B97F4A7C15)
+ *   stream  = mix(mix(mix(mix(seed) + layer) + head) + number)      number: of struct attention_row
+ *
+ * where mix(x) is the first output of splitmix64 with state x. They are uniform in [0, 2^64).
+ */
 
 /*
  * One change of attention rows. Every key position has a class below KEY_CLASSES; positions from n_classes on are in
@@ -86,14 +107,27 @@ struct attention_edit {
     float keep, min_mass, max_share, eps;
     bool round_f16; /* every intermediate value is rounded to f16, as in a program that works in f16; the row's
                      * probabilities too, also of a head that is then left alone */
+
+    /* REPLACE. Looks at no class. */
+    enum replace_mode replace;
+    uint64_t seed; /* RANDOM and SHUFFLE */
 };
 
 /* The edits of one row, in order. */
 struct row_edits {
     const struct attention_edit *edits; /* [n_edits] */
     int n_edits;
-    float *moved; /* host (n_edits, n_head), written: mass moved (scores: 0; MASS: see there), or -1 where the edit left
-                     the head alone */
+    float *moved; /* host (n_edits, n_head), written: mass moved (REPLACE: half the sum of absolute differences; scores:
+                     0; MASS: see there), or -1 where the edit left the head alone */
+};
+
+enum head_reduction { HEADS_MEAN, HEADS_MAX };
+
+/* What is to be told of a row's probabilities, reduced over the heads. */
+struct row_probe {
+    enum head_reduction reduce;
+    bool before_edits; /* as they are before this call's edits, else after them */
+    float *values;     /* host [attention_row_end(row)], written; 0 for keys the row does not see */
 };
 
 /* One query row over the keys of its sequence. */
@@ -102,8 +136,17 @@ struct attention_row {
     int index;                     /* where this row's own key lies in the sequence */
     int n_keys;                    /* keys it sees: 0 .. n_keys-1 (index + 1 when causal) */
     int also_begin, also_end;      /* and these, also_begin >= n_keys; none when also_end is 0 */
+    int number;                    /* of the row in its sequence, for random numbers */
     const struct row_edits *edits; /* or NULL */
+    const struct row_probe
+        *probes; /* [n_probes]; a probed row is computed as an edited one, which may round otherwise */
+    int n_probes;
 };
+
+/* Keys from 0 to here may be seen by the row. */
+static inline int attention_row_end(const struct attention_row *row) {
+    return row->also_end > 0 ? row->also_end : row->n_keys;
+}
 
 struct kv_attention {
     const struct kv_shape *shape;
@@ -129,7 +172,9 @@ struct backend_ops {
     void (*upload)(struct backend *b, void *device, const void *host, size_t bytes);
     void (*download)(struct backend *b, void *host, const void *device, size_t bytes);
     void (*copy)(struct backend *b, void *to, const void *from, size_t bytes); /* both device, not overlapping */
-
+    /* n_pieces pieces of `bytes` bytes, each one a stride further than the one before; both device, not overlapping. */
+    void (*copy_strided)(struct backend *b, void *to, size_t to_stride, const void *from, size_t from_stride,
+                         size_t bytes, int n_pieces);
     void (*zero)(struct backend *b, void *device, size_t bytes);
 
     /* ---- rows in, rows out ---- */

@@ -137,25 +137,31 @@ static candid_status seq_grow(struct kv_seq *seq, int n_blocks, candid_error *er
 }
 
 candid_status kv_fork(const struct kv_seq *seq, struct kv_seq **out, candid_error *error) {
+    return kv_fork_at(seq, seq->length, out, error);
+}
+
+candid_status kv_fork_at(const struct kv_seq *seq, int length, struct kv_seq **out, candid_error *error) {
+    length = length < 0 ? 0 : length < seq->length ? length : seq->length;
+    const int n_blocks = (length + KV_BLOCK - 1) / KV_BLOCK;
     struct kv_seq *copy = NULL;
     TRY(kv_seq_create(seq->cache, &copy, error));
-    candid_status status = seq_grow(copy, seq->n_blocks, error);
+    candid_status status = seq_grow(copy, n_blocks, error);
     if (status == CANDID_OK) {
         status = layout_copy(&copy->layout, &seq->layout, error);
-        layout_truncate(&copy->layout, seq->length); /* it may run ahead of the tokens, while a prompt is read */
+        layout_truncate(&copy->layout, length); /* it may run ahead of the tokens, while a prompt is read */
     }
     if (status != CANDID_OK) {
         kv_seq_free(copy);
         return status;
     }
     /* Blocks beyond the stored tokens (reserved, not committed) stay with the original. */
-    copy->n_blocks = (seq->length + KV_BLOCK - 1) / KV_BLOCK;
+    copy->n_blocks = n_blocks;
     for (int i = 0; i < copy->n_blocks; i++) {
         copy->block_ids[i] = seq->block_ids[i];
         copy->blocks[i] = seq->blocks[i];
         seq->cache->refcount[seq->block_ids[i]]++;
     }
-    copy->length = seq->length;
+    copy->length = length;
     *out = copy;
     return CANDID_OK;
 }
@@ -230,4 +236,115 @@ void kv_commit(struct kv_seq *seq) {
 void kv_abandon(struct kv_seq *seq) {
     seq->pending = 0;
     drop_blocks(seq, (seq->length + KV_BLOCK - 1) / KV_BLOCK);
+}
+
+/* ---- slots ------------------------------------------------------------------------------------- */
+
+/* Bytes of one key or value of one head. */
+static size_t piece_bytes(const struct kv_cache *cache) {
+    return (size_t)cache->shape.head_dim * (cache->shape.f32 ? sizeof(float) : sizeof(uint16_t));
+}
+
+static int slot_pieces(const struct kv_cache *cache) {
+    return cache->shape.n_layer * 2 * cache->shape.n_head_kv;
+}
+
+size_t kv_slot_bytes(const struct kv_cache *cache) {
+    return (size_t)slot_pieces(cache) * piece_bytes(cache);
+}
+
+/* The first piece of a slot; its others are KV_BLOCK pieces apart. */
+static char *slot_at(const struct kv_seq *seq, int index) {
+    return (char *)seq->blocks[index / KV_BLOCK] + (size_t)(index % KV_BLOCK) * piece_bytes(seq->cache);
+}
+
+static void copy_slot(const struct kv_cache *cache, char *to, size_t to_stride, const char *from, size_t from_stride) {
+    cache->backend->ops->copy_strided(cache->backend, to, to_stride, from, from_stride, piece_bytes(cache),
+                                      slot_pieces(cache));
+}
+
+/* Room for one slot after the stored tokens, told of by the layout. */
+static candid_status append_begin(struct kv_seq *seq, candid_error *error) {
+    if (seq->pending > 0) {
+        return fail(error, CANDID_ERROR_INTERNAL, "KV cache: a slot is appended to a sequence with %d slots pending",
+                    seq->pending);
+    }
+    const bool kept_up = layout_length(&seq->layout) == seq->length;
+    if (kept_up) {
+        TRY(layout_append(&seq->layout, SPAN_GENERATED, 1, -1, 0, 0, error));
+    }
+    const candid_status status = kv_reserve(seq, 1, error);
+    if (status != CANDID_OK && kept_up) {
+        layout_truncate(&seq->layout, seq->length);
+    }
+    return status;
+}
+
+candid_status kv_copy_slot(struct kv_seq *to, const struct kv_seq *from, int from_index, candid_error *error) {
+    if (to->cache != from->cache) {
+        return fail(error, CANDID_ERROR_INTERNAL, "KV cache: a slot is copied between sequences of different caches");
+    }
+    if (from_index < 0 || from_index >= from->length) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "KV cache: expected a slot from 0 to %d, found %d", from->length - 1,
+                    from_index);
+    }
+    TRY(append_begin(to, error));
+    const size_t stride = KV_BLOCK * piece_bytes(to->cache);
+    copy_slot(to->cache, slot_at(to, to->length), stride, slot_at(from, from_index), stride);
+    to->length++;
+    return CANDID_OK;
+}
+
+void kv_save_slot(const struct kv_seq *seq, int index, void *device) {
+    const size_t piece = piece_bytes(seq->cache);
+    copy_slot(seq->cache, device, piece, slot_at(seq, index), KV_BLOCK * piece);
+}
+
+candid_status kv_append_saved(struct kv_seq *seq, const void *device, candid_error *error) {
+    TRY(append_begin(seq, error));
+    const size_t piece = piece_bytes(seq->cache);
+    copy_slot(seq->cache, slot_at(seq, seq->length), KV_BLOCK * piece, device, piece);
+    seq->length++;
+    return CANDID_OK;
+}
+
+/* The layout of the first `length` tokens and a generated one, unless it tells of fewer. */
+static candid_status keep_generated(struct layout *layout, int length, candid_error *error) {
+    if (layout_length(layout) == length) {
+        return layout_append(layout, SPAN_GENERATED, 1, -1, 0, 0, error);
+    }
+    const struct span *at = layout_span_at(layout, length);
+    if (!at || at->kind == SPAN_GENERATED) {
+        layout_truncate(layout, length + 1);
+        return CANDID_OK;
+    }
+    struct layout kept = {0};
+    TRY(layout_copy(&kept, layout, error));
+    layout_truncate(&kept, length);
+    const candid_status status = layout_append(&kept, SPAN_GENERATED, 1, -1, 0, 0, error);
+    if (status != CANDID_OK) {
+        layout_free(&kept);
+        return status;
+    }
+    layout_free(layout);
+    *layout = kept;
+    return CANDID_OK;
+}
+
+candid_status kv_keep_slot(struct kv_seq *seq, int length, int from_index, candid_error *error) {
+    if (length < 0 || from_index < length || from_index >= seq->length || seq->pending > 0) {
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "KV cache: expected a slot from %d to %d and none pending, found slot %d and %d pending", length,
+                    seq->length - 1, from_index, seq->pending);
+    }
+    if (from_index > length) {
+        TRY(make_exclusive(seq, length / KV_BLOCK, error));
+    }
+    TRY(keep_generated(&seq->layout, length, error));
+    if (from_index > length) {
+        const size_t stride = KV_BLOCK * piece_bytes(seq->cache);
+        copy_slot(seq->cache, slot_at(seq, length), stride, slot_at(seq, from_index), stride);
+    }
+    kv_truncate(seq, length + 1);
+    return CANDID_OK;
 }

@@ -191,11 +191,13 @@ static candid_status place_rows(struct llama *m, const struct forward_row *rows,
     }
     for (int i = 0; i < n_rows; i++) {
         const int index = kv_next_slot(rows[i].seq);
+        const bool alternative = rows[i].sees > 0 && rows[i].also_begin == index && rows[i].also_end == index + 1;
         m->views[i] = (struct attention_row){
             .index = index,
             .n_keys = rows[i].sees > 0 ? rows[i].sees : index + 1,
             .also_begin = rows[i].also_begin,
             .also_end = rows[i].also_end,
+            .number = alternative ? rows[i].sees : index, /* random numbers as if it were the only one */
         };
         m->positions[i] = rows[i].position;
         m->ids[i] = rows[i].token;

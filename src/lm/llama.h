@@ -9,7 +9,15 @@
 #include "lm/site.h"
 #include "model/weights.h"
 
-/* One row of a batch: the next token of a sequence. Rows of one sequence stand in their order. */
+/*
+ * One row of a batch: the next token of a sequence. Rows of one sequence stand in their order.
+ *
+ * Rows may also be alternatives: several candidates for the token at index n of a sequence of n tokens, in one batch.
+ * Row i of them takes slot n + i and sees the prefix and itself: sees = n, also_begin = n + i, also_end = n + i + 1,
+ * and all have the position of token n. Such a row computes what it would as the only row of a fork, on the exact path
+ * bit for bit, plans included. Afterwards all of their slots are part of the sequence; kv_keep_slot() or kv_truncate()
+ * ends the choice.
+ */
 struct forward_row {
     struct kv_seq *seq;
     int32_t token;          /* id in the vocabulary; ignored when embedding is given */

@@ -11,7 +11,7 @@
  *   positions          -                                 order of image tokens, keys seen (struct forward_row)
  *   hidden (input)     PROBE_PEAKS                       -
  *   attention.scores   -                                 EDIT_SCORES_ABS, EDIT_SCORES_MEAN_ABS (backend)
- *   attention.probs    PROBE_COLUMNS                     EDIT_PROBS_MOVE (backend)
+ *   attention.probs    PROBE_COLUMNS, PROBE_ROWS         EDIT_PROBS_MOVE, EDIT_PROBS_REPLACE (backend)
  *   head_output        PROBE_HEADS                       PLAN_SCALE_HEADS
  *   hidden (output)    PROBE_HIDDEN                      PLAN_STEER (MLP output or block output)
  *   early_logits       -                                 PLAN_MIX_LAYERS
@@ -54,6 +54,7 @@ enum plan_kind {
                          */
     PLAN_PROBE_HEADS,   /* head vectors of the last prompt row, here and in the companion `role` */
     PLAN_PROBE_HIDDEN,  /* block output at the last row of ROLE_PLAIN and of ROLE_TEXT_ONLY */
+    PLAN_PROBE_ROWS,    /* attention of each of `rows`, in the prompt and after it, reduced over the heads */
 };
 
 /* What a probe measured at one layer. Host memory, valid during the call. */
@@ -65,6 +66,10 @@ struct probe_result {
     const int *seen_by;   /* COLUMNS: [n_keys] number of those rows */
     int n_keys;
     const float *own, *other; /* HEADS: (n_head*head_dim) main and companion; HIDDEN: (n_embd) with and without image */
+    /* ROWS: one call per row, in the order of the batch, which is that of the plan's sequences and beams in it. */
+    int row;             /* number among the plan's rows of this pass */
+    int index;           /* where its own key lies in its sequence */
+    const float *values; /* [n_keys] by position in the sequence; 0 for keys the row does not see */
 };
 
 struct plan_step;
@@ -74,7 +79,7 @@ struct plan_step {
     enum plan_kind kind;
     const struct method *owner;    /* whose step it is, for reports; the executor does not look */
     bool *layers;                  /* [n_layer], owned by the plan; decide() may switch layers on and off */
-    unsigned rows;                 /* set of enum plan_rows: edits only */
+    unsigned rows;                 /* set of enum plan_rows: edits and PROBE_ROWS */
     enum plan_role own_role, role; /* PROBE_HEADS: the sequences compared, usually ROLE_MAIN and a companion */
 
     /* PLAN_ATTENTION. edit.classes and edit.heads point at layer 0; layer l's are l strides further. */
@@ -88,13 +93,15 @@ struct plan_step {
     const int *dims; /* PROBE_PEAKS: [n_dims], owned by the plan */
     int n_dims;
     const uint8_t *probe_heads; /* PROBE_COLUMNS: (n_layer, n_head) heads wanted, or NULL */
+    enum head_reduction reduce; /* PROBE_ROWS */
+    bool before_edits;          /* PROBE_ROWS: as the layer's probabilities are before its edits, else after them */
     probe_fn decide;
     void *state; /* decide's own, owned by the plan */
 
     /* What was really done, for reports. */
     int64_t rows_done;   /* rows (attention: rows times heads) edited */
     int64_t rows_looked; /* attention: rows times heads where the condition was asked */
-    double moved;        /* EDIT_PROBS_MOVE: probability mass moved, summed over rows_done */
+    double moved;        /* EDIT_PROBS_MOVE, _REPLACE: probability moved, summed over rows_done */
     int64_t prompt_rows; /* of rows_done, those of the prompt */
 };
 

@@ -1,5 +1,5 @@
 /* Execution of plans: at each site a loop over the rows that have a plan and the steps that act there. */
-#include "lm/plan_run.h"
+#include "lm/plan_run_internal.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,10 +17,14 @@ void plan_run_free(struct plan_run *run) {
     free(run->moved);
     free(run->host);
     free(run->seen_by);
+    free(run->probes);
+    free(run->probe_steps);
+    free(run->probe_rows);
+    free(run->probed);
     *run = (struct plan_run){0};
 }
 
-static candid_status room(void *array, size_t *capacity, size_t count, size_t size, candid_error *error) {
+candid_status plan_room(void *array, size_t *capacity, size_t count, size_t size, candid_error *error) {
     if (count > *capacity) {
         void *old;
         memcpy(&old, array, sizeof old);
@@ -43,10 +47,6 @@ static int run_end(const struct plan_run *run, int begin, unsigned mask) {
         end++;
     }
     return end;
-}
-
-static bool edited(const struct plan_row *row, const struct plan_step *step, int layer) {
-    return row->plan && row->role == ROLE_MAIN && step->layers[layer] && (row->sets & step->rows);
 }
 
 static void count_rows(const struct plan_run *run, struct plan_step *step, int begin, int end) {
@@ -102,7 +102,7 @@ candid_status plan_at_input(struct plan_run *run, int layer, const float *x, int
     if (!run->active) {
         return CANDID_OK;
     }
-    TRY(room(&run->host, &run->host_capacity, (size_t)run->n_rows, sizeof *run->host, error));
+    TRY(plan_room(&run->host, &run->host_capacity, (size_t)run->n_rows, sizeof *run->host, error));
     FOR_EACH_STEP(run, layer, PLAN_PROBE_PEAKS, plan, step) {
         int begin, end;
         if (main_prompt_rows(run, first_, &begin, &end)) {
@@ -148,9 +148,9 @@ static candid_status probe_columns(struct plan_run *run, int layer, const struct
                                     .scale = a->scale,
                                     .max_keys = plan->n_prompt};
         const size_t width = (size_t)a->n_head * (size_t)a->shape->head_dim;
-        TRY(room(&run->host, &run->host_capacity, (size_t)a->n_head * (size_t)plan->n_prompt, sizeof *run->host,
-                 error));
-        TRY(room(&run->seen_by, &run->seen_capacity, (size_t)plan->n_prompt, sizeof *run->seen_by, error));
+        TRY(plan_room(&run->host, &run->host_capacity, (size_t)a->n_head * (size_t)plan->n_prompt, sizeof *run->host,
+                      error));
+        TRY(plan_room(&run->seen_by, &run->seen_capacity, (size_t)plan->n_prompt, sizeof *run->seen_by, error));
         count_seers(&part, run->seen_by, plan->n_prompt);
         TRY(run->b->ops->kv_columns(run->b, &part, q + (size_t)begin * width,
                                     step->probe_heads ? step->probe_heads + (size_t)layer * (size_t)a->n_head : NULL,
@@ -168,27 +168,30 @@ candid_status plan_at_attention(struct plan_run *run, int layer, struct kv_atten
         return CANDID_OK;
     }
     TRY(probe_columns(run, layer, a, q, error));
+    TRY(plan_ask_rows(run, layer, views, error));
     size_t n_edits = 0;
     for (int i = 0; i < run->n_rows; i++) {
         for (int s = 0; run->rows[i].plan && s < run->rows[i].plan->n_steps; s++) {
             const struct plan_step *step = &run->rows[i].plan->steps[s];
-            n_edits += step->kind == PLAN_ATTENTION && edited(&run->rows[i], step, layer);
+            n_edits += step->kind == PLAN_ATTENTION && plan_acts(&run->rows[i], step, layer);
         }
     }
-    TRY(room(&run->row_edits, &run->row_capacity, (size_t)run->n_rows, sizeof *run->row_edits, error));
+    TRY(plan_room(&run->row_edits, &run->row_capacity, (size_t)run->n_rows, sizeof *run->row_edits, error));
     size_t same = run->edit_capacity;
-    TRY(room(&run->edits, &same, n_edits, sizeof *run->edits, error));
-    TRY(room(&run->edit_steps, &run->edit_capacity, n_edits, sizeof *run->edit_steps, error));
-    TRY(room(&run->moved, &run->moved_capacity, n_edits * (size_t)a->n_head, sizeof *run->moved, error));
+    TRY(plan_room(&run->edits, &same, n_edits, sizeof *run->edits, error));
+    TRY(plan_room(&run->edit_steps, &run->edit_capacity, n_edits, sizeof *run->edit_steps, error));
+    TRY(plan_room(&run->moved, &run->moved_capacity, n_edits * (size_t)a->n_head, sizeof *run->moved, error));
     size_t at = 0;
     for (int i = 0; i < run->n_rows; i++) {
         struct row_edits *of = &run->row_edits[i];
         *of = (struct row_edits){.edits = run->edits + at, .moved = run->moved + at * (size_t)a->n_head};
         for (int s = 0; run->rows[i].plan && s < run->rows[i].plan->n_steps; s++) {
             struct plan_step *step = &run->rows[i].plan->steps[s];
-            if (step->kind == PLAN_ATTENTION && edited(&run->rows[i], step, layer)) {
+            if (step->kind == PLAN_ATTENTION && plan_acts(&run->rows[i], step, layer)) {
                 run->edits[at] = step->edit;
-                run->edits[at].classes += (size_t)layer * step->classes_stride;
+                if (step->edit.classes) {
+                    run->edits[at].classes += (size_t)layer * step->classes_stride;
+                }
                 if (step->edit.heads) {
                     run->edits[at].heads += (size_t)layer * step->heads_stride;
                 }
@@ -202,10 +205,11 @@ candid_status plan_at_attention(struct plan_run *run, int layer, struct kv_atten
 }
 
 void plan_after_attention(struct plan_run *run, const struct kv_attention *a) {
-    if (!run->active || !run->counting) {
+    if (!run->active) {
         return;
     }
-    for (int i = 0; i < run->n_rows; i++) {
+    plan_tell_rows(run, a);
+    for (int i = 0; run->counting && i < run->n_rows; i++) {
         const struct row_edits *of = a->rows[i].edits;
         for (int e = 0; of && e < of->n_edits; e++) {
             struct plan_step *step = run->edit_steps[of->edits - run->edits + e];
@@ -228,7 +232,7 @@ void plan_after_attention(struct plan_run *run, const struct kv_attention *a) {
 /* Two rows to host memory: own, then other. */
 static candid_status download_pair(struct plan_run *run, const float *own, const float *other, size_t n,
                                    candid_error *error) {
-    TRY(room(&run->host, &run->host_capacity, 2 * n, sizeof *run->host, error));
+    TRY(plan_room(&run->host, &run->host_capacity, 2 * n, sizeof *run->host, error));
     run->b->ops->download(run->b, run->host, own, n * sizeof(float));
     run->b->ops->download(run->b, run->host + n, other, n * sizeof(float));
     return CANDID_OK;
@@ -263,7 +267,7 @@ candid_status plan_at_heads(struct plan_run *run, int layer, float *heads, int n
         const int stop = plan_end(run, first_);
         for (int begin = first_, end; begin < stop; begin = end) {
             end = run_end(run, begin, step->rows);
-            if (edited(&run->rows[begin], step, layer)) {
+            if (plan_acts(&run->rows[begin], step, layer)) {
                 run->b->ops->scale_heads(run->b, heads + (size_t)begin * width, end - begin, n_head, head_dim,
                                          step->table + (size_t)layer * (size_t)n_head);
                 count_rows(run, step, begin, end);
@@ -278,7 +282,7 @@ static void steer_rows(struct plan_run *run, int layer, float *x, int n_embd, bo
         const int stop = plan_end(run, first_);
         for (int begin = first_, end; begin < stop; begin = end) {
             end = run_end(run, begin, step->rows);
-            if ((step->steer == STEER_RESIDUAL) == residual && edited(&run->rows[begin], step, layer)) {
+            if ((step->steer == STEER_RESIDUAL) == residual && plan_acts(&run->rows[begin], step, layer)) {
                 run->b->ops->steer(run->b, x + (size_t)begin * (size_t)n_embd, end - begin, n_embd,
                                    step->table + (size_t)layer * (size_t)n_embd, step->strength, step->steer);
                 count_rows(run, step, begin, end);
@@ -297,7 +301,7 @@ candid_status plan_at_mlp(struct plan_run *run, int layer, const float *x, float
         const int with = last_row(run, plan, ROLE_PLAIN), without = last_row(run, plan, ROLE_TEXT_ONLY);
         if (with >= 0 && without >= 0) {
             /* what will be x of the companions, which carry no edits: x + mlp */
-            TRY(room(&run->host, &run->host_capacity, 4 * n, sizeof *run->host, error));
+            TRY(plan_room(&run->host, &run->host_capacity, 4 * n, sizeof *run->host, error));
             float *sum[2] = {run->host, run->host + n}, *part = run->host + 2 * n;
             for (int i = 0; i < 2; i++) {
                 const size_t at = (size_t)(i == 0 ? with : without) * n;
@@ -335,7 +339,7 @@ void plan_mix_layer(struct plan_run *run, int row, int layer, const float *x, fl
     const struct plan_row *r = &run->rows[row];
     for (int s = 0; r->plan && s < r->plan->n_steps; s++) {
         const struct plan_step *step = &r->plan->steps[s];
-        if (step->kind == PLAN_MIX_LAYERS && edited(r, step, layer)) {
+        if (step->kind == PLAN_MIX_LAYERS && plan_acts(r, step, layer)) {
             run->b->ops->mix(run->b, mix, 1.0f, x, step->strength * step->table[layer], (size_t)n_embd);
         }
     }

@@ -28,6 +28,12 @@ struct plan_run {
     struct plan_step **edit_steps;
     float *moved, *host;
     int *seen_by;
+    struct row_probe *probes; /* of one layer, in the order of the rows */
+    struct plan_step **probe_steps;
+    int *probe_rows; /* indices into rows */
+    int n_probes;
+    float *probed;
+    size_t probe_capacity, probed_capacity;
     size_t row_capacity, edit_capacity, moved_capacity, host_capacity, seen_capacity;
 };
 
@@ -36,8 +42,9 @@ void plan_run_free(struct plan_run *run);
 /* site hidden, input of a layer: x (rows, n_embd) */
 candid_status plan_at_input(struct plan_run *run, int layer, const float *x, int n_embd, candid_error *error);
 
-/* sites attention.scores and attention.probs: attaches edits to the rows of `a`, whose first row is the run's first. q
- * is for probes. After the attention, plan_after_attention() counts what was done. */
+/* sites attention.scores and attention.probs: attaches edits and probes to the rows of `a`, whose first row is the
+ * run's first. q is for probes of columns. After the attention, plan_after_attention() counts what was done and tells
+ * what was probed. */
 candid_status plan_at_attention(struct plan_run *run, int layer, struct kv_attention *a, struct attention_row *views,
                                 const float *q, candid_error *error);
 void plan_after_attention(struct plan_run *run, const struct kv_attention *a);

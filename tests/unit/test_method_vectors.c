@@ -186,7 +186,7 @@ static void var_decode_one_query(void **state) {
                     row[j] = (float)attn[h * n_keys + j];
                 }
                 const struct row_edits edits = {&edit, 1, &moved};
-                attention_edit_probs(&edits, 0, 1, row, n_keys);
+                attention_edit_probs(&(struct attention_row){.n_keys = n_keys, .edits = &edits}, 0, 0, 1, row, NULL);
                 assert_true((moved >= 0.0f) == (expected != 0.0));
             }
             plan_free(by_share.plan);
@@ -289,7 +289,7 @@ static void var_fp16_rounding(void **state) {
         row[j] = (float)attn[j];
         assert_true((double)f16_to_f32(f32_to_f16(row[j])) == attn[j]);
     }
-    attention_edit_probs(&edits, 0, 1, row, n);
+    attention_edit_probs(&(struct attention_row){.n_keys = n, .edits = &edits}, 0, 0, 1, row, NULL);
     for (int j = 0; j < n; j++) {
         assert_true((double)row[j] == expected[j]);
     }

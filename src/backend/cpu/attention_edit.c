@@ -35,7 +35,7 @@ void attention_edit_scores(const struct row_edits *edits, int first, int last, i
                            const float *mean_abs, int n) {
     for (int i = first; i < last; i++) {
         const struct attention_edit *e = &edits->edits[i];
-        if (e->kind == EDIT_PROBS_MOVE || e->kind == PROBE_PROBS_MASS) {
+        if (e->kind != EDIT_SCORES_ABS && e->kind != EDIT_SCORES_MEAN_ABS) {
             continue;
         }
         edits->moved[(size_t)i * (size_t)n_head + (size_t)head] = edits_head(e, head) ? 0.0f : -1.0f;
@@ -53,9 +53,11 @@ void attention_edit_scores(const struct row_edits *edits, int first, int last, i
     }
 }
 
-/* Mass of each class. Four partial sums each, so that neighbouring keys of one class do not wait for each other. */
-static void class_masses(const uint8_t *classes, int n_classes, const float *p, int n, double mass[KEY_CLASSES]) {
-    const int classified = n < n_classes ? n : n_classes;
+/* Mass of each class. Four partial sums each, so that neighbouring keys of one class do not wait for each other. Which
+ * one a key goes to depends on how many keys the row sees before it, not on gaps between them. */
+static void class_masses(const struct attention_edit *e, const uint8_t *classes, const struct attention_row *row,
+                         const float *p, double mass[KEY_CLASSES]) {
+    const int classified = row->n_keys < e->n_classes ? row->n_keys : e->n_classes;
     double sums[4][KEY_CLASSES] = {{0}};
     int j = 0;
     for (; j + 4 <= classified; j += 4) {
@@ -64,10 +66,14 @@ static void class_masses(const uint8_t *classes, int n_classes, const float *p, 
         }
     }
     for (; j < classified; j++) {
-        sums[0][classes[j]] += (double)p[j];
+        sums[j % 4][classes[j]] += (double)p[j];
     }
-    for (; j < n; j++) {
+    for (; j < row->n_keys; j++) {
         sums[j % 4][0] += (double)p[j];
+    }
+    for (int n = attention_row_count(row); j < n; j++) {
+        const int key = attention_row_key(row, j);
+        sums[j % 4][key < e->n_classes ? classes[key] : 0] += (double)p[key];
     }
     for (int c = 0; c < KEY_CLASSES; c++) {
         mass[c] = (sums[0][c] + sums[1][c]) + (sums[2][c] + sums[3][c]);
@@ -87,9 +93,10 @@ static float half(float x) {
 }
 
 /* The probability moved, or -1 when the condition does not hold. */
-static float move(const struct attention_edit *e, const uint8_t *classes, float *p, int n) {
+static float move(const struct attention_edit *e, const uint8_t *classes, const struct attention_row *row, float *p) {
+    const int n = attention_row_end(row);
     double mass[KEY_CLASSES];
-    class_masses(classes, e->n_classes, p, n, mass);
+    class_masses(e, classes, row, p, mass);
     const double whole = mass_of(mass, e->whole), part = mass_of(mass, e->part), to = mass_of(mass, e->to & ~e->from);
     if (!(whole >= (double)e->min_mass) || !(part / (whole + (double)e->eps) <= (double)e->max_share) || !(to > 0.0) ||
         (e->part && !(part > 0.0))) {
@@ -112,12 +119,14 @@ static float move(const struct attention_edit *e, const uint8_t *classes, float 
 }
 
 /* The same with every intermediate value rounded to f16, in the order of VAR's released program. */
-static float move_f16(const struct attention_edit *e, const uint8_t *classes, float *p, int n) {
+static float move_f16(const struct attention_edit *e, const uint8_t *classes, const struct attention_row *row,
+                      float *p) {
+    const int n = attention_row_end(row);
     double mass[KEY_CLASSES];
     for (int j = 0; j < n; j++) {
         p[j] = half(p[j]);
     }
-    class_masses(classes, e->n_classes, p, n, mass);
+    class_masses(e, classes, row, p, mass);
     const float whole = half((float)mass_of(mass, e->whole)), part = half((float)mass_of(mass, e->part));
     double divisor = 0.0;
     const int whole_keys = n;
@@ -152,20 +161,24 @@ static float move_f16(const struct attention_edit *e, const uint8_t *classes, fl
     return budget;
 }
 
-void attention_edit_probs(const struct row_edits *edits, int head, int n_head, float *p, int n) {
-    for (int i = 0; i < edits->n_edits; i++) {
-        const struct attention_edit *e = &edits->edits[i];
-        if (e->kind != EDIT_PROBS_MOVE && e->kind != PROBE_PROBS_MASS) {
+void attention_edit_probs(const struct attention_row *row, int layer, int head, int n_head, float *p, float *scratch) {
+    for (int i = 0; i < row->edits->n_edits; i++) {
+        const struct attention_edit *e = &row->edits->edits[i];
+        if (e->kind == EDIT_SCORES_ABS || e->kind == EDIT_SCORES_MEAN_ABS) {
             continue;
         }
-        float moved = -1.0f;
-        if (edits_head(e, head) && e->kind == PROBE_PROBS_MASS) {
+        float moved;
+        if (!edits_head(e, head)) {
+            moved = -1.0f;
+        } else if (e->kind == PROBE_PROBS_MASS) {
             double mass[KEY_CLASSES];
-            class_masses(head_classes(e, head), e->n_classes, p, n, mass);
+            class_masses(e, head_classes(e, head), row, p, mass);
             moved = (float)mass_of(mass, e->whole);
-        } else if (edits_head(e, head)) {
-            moved = e->round_f16 ? move_f16(e, head_classes(e, head), p, n) : move(e, head_classes(e, head), p, n);
+        } else if (e->kind == EDIT_PROBS_REPLACE) {
+            moved = attention_replace(e, row, layer, head, p, scratch);
+        } else {
+            moved = e->round_f16 ? move_f16(e, head_classes(e, head), row, p) : move(e, head_classes(e, head), row, p);
         }
-        edits->moved[(size_t)i * (size_t)n_head + (size_t)head] = moved;
+        row->edits->moved[(size_t)i * (size_t)n_head + (size_t)head] = moved;
     }
 }

@@ -4,18 +4,22 @@
 
 #include "backend/backend.h"
 
-/* Keys from 0 to here may be seen by the row. */
-static inline int attention_row_end(const struct attention_row *row) {
-    return row->also_end > 0 ? row->also_end : row->n_keys;
-}
-
 static inline bool attention_row_sees(const struct attention_row *row, int key) {
     return key < row->n_keys || (key >= row->also_begin && key < row->also_end);
 }
 
+/* How many keys that are. The k-th of them lies at attention_row_key(row, k). */
+static inline int attention_row_count(const struct attention_row *row) {
+    return row->n_keys + (row->also_end > 0 ? row->also_end - row->also_begin : 0);
+}
+
+static inline int attention_row_key(const struct attention_row *row, int k) {
+    return k < row->n_keys ? k : row->also_begin + k - row->n_keys;
+}
+
 /* Whether a row cannot take the ordinary path. */
 static inline bool attention_row_special(const struct attention_row *row) {
-    return row->also_end > 0 || (row->edits && row->edits->n_edits > 0);
+    return row->also_end > 0 || (row->edits && row->edits->n_edits > 0) || row->n_probes > 0;
 }
 
 /* Index of the first edit that needs the mean of |score| over the heads, the scores being edited up to there; n_edits
@@ -28,7 +32,12 @@ bool attention_edits_need_mean(const struct row_edits *edits); /* edits may be N
 void attention_edit_scores(const struct row_edits *edits, int first, int last, int head, int n_head, float *s,
                            const float *mean_abs, int n);
 
-/* Applies the edits of probabilities, in order. p: [n] probabilities of `head`, 0 where not seen. */
-void attention_edit_probs(const struct row_edits *edits, int head, int n_head, float *p, int n);
+/* Applies the edits of a row's probabilities, in order. p: [attention_row_end(row)] probabilities of `head`, 0 where
+ * not seen; scratch: as many floats, for EDIT_PROBS_REPLACE. */
+void attention_edit_probs(const struct attention_row *row, int layer, int head, int n_head, float *p, float *scratch);
+
+/* EDIT_PROBS_REPLACE; returns what becomes `moved`. */
+float attention_replace(const struct attention_edit *e, const struct attention_row *row, int layer, int head, float *p,
+                        float *scratch);
 
 #endif

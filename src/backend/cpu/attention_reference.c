@@ -10,6 +10,7 @@
 #include "backend/cpu/attention.h"
 #include "backend/cpu/attention_check.h"
 #include "backend/cpu/attention_edit.h"
+#include "backend/cpu/attention_probe.h"
 #include "core/status.h"
 #include "model/quant.h"
 
@@ -126,66 +127,106 @@ static void mean_abs_scores(const struct kv_attention *a, int row, const float *
     }
 }
 
-candid_status attention_kv_reference(const struct kv_attention *a, const float *q, float *out, int n_threads,
-                                     candid_error *error) {
-    TRY(attention_check_kv(a, error));
+/* Work memory of a call. */
+struct reference_memory {
+    float *scratch; /* (n_threads, scratch_floats): a row of probabilities, another one, a key */
+    float *mean;    /* (rows of a slice, most_keys) where an edit needs it */
+    size_t scratch_floats;
+    int most_keys;
+    struct probed_rows probed;
+};
+
+/* Rows first..last-1. */
+static void reference_rows(const struct kv_attention *a, const float *q, float *out, int first, int last,
+                           const struct reference_memory *m, int n_threads) {
     const int head_dim = a->shape->head_dim, group = a->n_head / a->shape->n_head_kv;
-    int most_keys = 0;
-    bool means = false;
-    for (int i = 0; i < a->n_rows; i++) {
-        const int end = attention_row_end(&a->rows[i]);
-        most_keys = end > most_keys ? end : most_keys;
-        means = means || attention_edits_need_mean(a->rows[i].edits);
-    }
-    n_threads = attention_threads(n_threads);
-    const size_t keys_room = (size_t)most_keys, scratch_floats = keys_room + (size_t)head_dim;
-    float *scratch = attention_alloc((size_t)n_threads, scratch_floats, sizeof(float));
-    float *mean = attention_alloc(means ? (size_t)a->n_rows : 0, keys_room, sizeof(float));
-    if (!scratch || !mean) {
-        free(scratch);
-        free(mean);
-        return fail_memory(error, "attention scores", ((size_t)n_threads + (size_t)a->n_rows) * scratch_floats * 4);
-    }
+    const size_t most_keys = (size_t)m->most_keys;
 #pragma omp parallel num_threads(n_threads)
     {
-        float *probs = scratch + (size_t)omp_get_thread_num() * scratch_floats, *decoded = probs + most_keys;
-        if (means) {
+        float *probs = m->scratch + (size_t)omp_get_thread_num() * m->scratch_floats, *spare = probs + most_keys,
+              *decoded = spare + most_keys;
 #pragma omp for schedule(dynamic, 1)
-            for (int row = 0; row < a->n_rows; row++) {
-                if (attention_edits_need_mean(a->rows[row].edits)) {
-                    mean_abs_scores(a, row, q, mean + (size_t)row * keys_room, probs, decoded);
-                }
+        for (int row = first; row < last; row++) {
+            if (attention_edits_need_mean(a->rows[row].edits)) {
+                mean_abs_scores(a, row, q, m->mean + (size_t)(row - first) * most_keys, probs, decoded);
             }
         }
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < (int64_t)a->n_rows * a->n_head; task++) {
+        for (int64_t task = (int64_t)first * a->n_head; task < (int64_t)last * a->n_head; task++) {
             const int row = (int)(task / a->n_head), head = (int)(task % a->n_head);
+            const struct attention_row *r = &a->rows[row];
             const struct reference_keys keys = cache_keys(a, row, head / group);
-            const struct row_edits *edits = a->rows[row].edits;
-            const struct visible visible = row_visible(&a->rows[row]);
-            const int n = attention_row_end(&a->rows[row]);
+            const struct visible visible = row_visible(r);
+            const int n = attention_row_end(r);
             const size_t at = (size_t)task * (size_t)head_dim, observed = (size_t)task * (size_t)a->max_keys;
+            const size_t bytes = (size_t)n * sizeof *probs;
             head_scores(q + at, &keys, &visible, n, head_dim, a->scale, probs, decoded);
             if (a->scores_out) {
-                memcpy(a->scores_out + observed, probs, (size_t)n * sizeof *probs);
+                memcpy(a->scores_out + observed, probs, bytes);
             }
-            if (edits) {
-                attention_edit_scores(edits, 0, edits->n_edits, head, a->n_head, probs, mean + (size_t)row * keys_room,
-                                      n);
+            float *before = probed_before(&m->probed, r, row - first, head);
+            if (before) {
+                memcpy(before, probs, bytes);
+                head_softmax(before, n);
+            }
+            if (r->edits) {
+                attention_edit_scores(r->edits, 0, r->edits->n_edits, head, a->n_head, probs,
+                                      m->mean + (size_t)(row - first) * most_keys, n);
             }
             head_softmax(probs, n);
-            if (edits) {
-                attention_edit_probs(edits, head, a->n_head, probs, n);
+            if (r->edits) {
+                attention_edit_probs(r, a->layer, head, a->n_head, probs, spare);
+            }
+            float *after = probed_after(&m->probed, r, row - first, head);
+            if (after) {
+                memcpy(after, probs, bytes);
             }
             if (a->probs_out) {
-                memcpy(a->probs_out + observed, probs, (size_t)n * sizeof *probs);
+                memcpy(a->probs_out + observed, probs, bytes);
             }
             head_values(probs, &keys, &visible, n, head_dim, out + at, decoded);
         }
+        if (m->probed.probs) {
+#pragma omp for schedule(static)
+            for (int row = first; row < last; row++) {
+                probed_reduce(&m->probed, &a->rows[row], row - first);
+            }
+        }
     }
-    free(scratch);
-    free(mean);
-    return CANDID_OK;
+}
+
+candid_status attention_kv_reference(const struct kv_attention *a, const float *q, float *out, int n_threads,
+                                     candid_error *error) {
+    TRY(attention_check_kv(a, error));
+    struct reference_memory m = {.most_keys = 0};
+    bool means = false;
+    for (int i = 0; i < a->n_rows; i++) {
+        const int end = attention_row_end(&a->rows[i]);
+        m.most_keys = end > m.most_keys ? end : m.most_keys;
+        means = means || attention_edits_need_mean(a->rows[i].edits);
+    }
+    n_threads = attention_threads(n_threads);
+    const size_t most_keys = (size_t)m.most_keys;
+    m.scratch_floats = 2 * most_keys + (size_t)a->shape->head_dim;
+    m.probed = probed_rows_of(a, most_keys);
+    const size_t slice = probed_rows_fit(&m.probed, a->n_rows), n_sets = (size_t)m.probed.n_sets;
+    m.scratch = attention_alloc((size_t)n_threads, m.scratch_floats, sizeof(float));
+    m.mean = attention_alloc(means ? slice : 0, most_keys, sizeof(float));
+    m.probed.probs = n_sets ? attention_alloc(slice * n_sets, (size_t)a->n_head * most_keys, sizeof(float)) : NULL;
+    candid_status status = CANDID_OK;
+    if (!m.scratch || !m.mean || (n_sets && !m.probed.probs)) {
+        status = fail_memory(error, "attention scores",
+                             ((size_t)n_threads * 3 + slice + slice * n_sets * (size_t)a->n_head) * most_keys *
+                                 sizeof(float));
+    }
+    for (size_t first = 0; status == CANDID_OK && first < (size_t)a->n_rows; first += slice) {
+        const size_t last = first + slice < (size_t)a->n_rows ? first + slice : (size_t)a->n_rows;
+        reference_rows(a, q, out, (int)first, (int)last, &m, n_threads);
+    }
+    free(m.scratch);
+    free(m.mean);
+    free(m.probed.probs);
+    return status;
 }
 
 candid_status attention_kv_columns(const struct kv_attention *a, const float *q, const uint8_t *heads, float *sums,

@@ -64,6 +64,13 @@ static void cpu_copy(struct backend *b, void *to, const void *from, size_t bytes
     memcpy(to, from, bytes);
 }
 
+static void cpu_copy_strided(struct backend *b, void *to, size_t to_stride, const void *from, size_t from_stride,
+                             size_t bytes, int n_pieces) {
+    for (int i = 0; i < n_pieces; i++) {
+        memcpy((char *)to + (size_t)i * to_stride, (const char *)from + (size_t)i * from_stride, bytes);
+    }
+}
+
 static void cpu_zero(struct backend *b, void *device, size_t bytes) {
     memset(device, 0, bytes);
 }
@@ -347,6 +354,7 @@ static const struct backend_ops cpu_ops = {
     .upload = cpu_copy,
     .download = cpu_copy,
     .copy = cpu_copy,
+    .copy_strided = cpu_copy_strided,
     .zero = cpu_zero,
     .embed = cpu_embed,
     .linear = cpu_linear,

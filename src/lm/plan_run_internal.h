@@ -1,0 +1,19 @@
+/* What the parts of plan execution share; not for others. */
+#ifndef CANDID_LM_PLAN_RUN_INTERNAL_H
+#define CANDID_LM_PLAN_RUN_INTERNAL_H
+
+#include "lm/plan_run.h"
+
+/* Makes *array (a pointer to the elements) hold `count`. */
+candid_status plan_room(void *array, size_t *capacity, size_t count, size_t size, candid_error *error);
+
+/* Whether the step acts on the row in this layer. */
+static inline bool plan_acts(const struct plan_row *row, const struct plan_step *step, int layer) {
+    return row->plan && row->role == ROLE_MAIN && step->layers[layer] && (row->sets & step->rows);
+}
+
+/* Attaches the probes of rows to the views; after the attention, tells what they saw. */
+candid_status plan_ask_rows(struct plan_run *run, int layer, struct attention_row *views, candid_error *error);
+void plan_tell_rows(struct plan_run *run, const struct kv_attention *a);
+
+#endif
