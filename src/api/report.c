@@ -64,6 +64,24 @@ static void report_search(const struct decoding *d, const struct generated *out,
     }
 }
 
+static void report_opera(const struct search_note *n, cJSON *all) {
+    cJSON *one = entry(all, "opera");
+    if (!one) {
+        return;
+    }
+    cJSON_AddBoolToObject(one, "active", true);
+    cJSON_AddNumberToObject(one, "candidates_rewarded", n->n_rewarded);
+    cJSON_AddNumberToObject(one, "candidates_penalised", n->n_penalised);
+    cJSON_AddNumberToObject(one, "beams_with_plain_logits", n->n_plain + n->n_filled);
+    cJSON *list = cJSON_AddArrayToObject(one, "rollbacks");
+    for (int i = 0; i < n->n_rollbacks; i++) {
+        cJSON *pair = cJSON_CreateIntArray(n->rollbacks[i], 2);
+        if (!cJSON_AddItemToArray(list, pair)) {
+            cJSON_Delete(pair);
+        }
+    }
+}
+
 candid_status request_report(const struct request *r, const struct generated *out, char **text, candid_error *error) {
     cJSON *report = interventions_report(r->plan);
     for (int i = 0; report && i < r->list.n_idle; i++) {
@@ -76,6 +94,9 @@ candid_status request_report(const struct request *r, const struct generated *ou
     }
     if (report && out) {
         report_search(&r->decoding, out, report);
+        if (r->decoding.strategy == STRATEGY_OPERA) {
+            report_opera(&out->search, report);
+        }
     }
     char *printed = report ? cJSON_PrintUnformatted(report) : NULL;
     cJSON_Delete(report);

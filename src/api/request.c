@@ -130,6 +130,14 @@ static candid_status prepare(candid_context *c, const candid_image *const *image
                                    .repetition_penalty = params->repetition_penalty};
     TRY(decoding_resolve(params->config, &given, &r->decoding, error));
     TRY(interventions_branches(params->config, prompt, (int)r->n_images, &c->model->log, &r->list, error));
+    if (r->decoding.strategy == STRATEGY_OPERA && r->list.n > 0) {
+        const char *name = r->list.branches[0].owner->name;
+        const bool off = strcmp(name, "pai") == 0 || strcmp(name, "paint") == 0;
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "opera and %s exclude each other: opera scores the candidates of one row, %s contrasts it with "
+                    "another; %s%s%s",
+                    name, name, off ? "set " : "switch one off", off ? name : "", off ? ".gamma to 1" : "");
+    }
     const char *asked = r->list.main_request ? r->list.main_request : prompt;
     TRY(make_prompt(c, conversation, asked, r->n_images, &r->prompt, error));
     TRY(plan_images(c, images, params->preprocess, r, error));
@@ -182,11 +190,14 @@ int64_t request_cache_tokens(const struct request *r, int max_new) {
     if (hypotheses == 1 && r->list.n == 0) {
         return 0;
     }
+    /* OPERA's candidates have slots of their own, and going back builds beams anew beside the old ones */
+    const bool opera = r->decoding.strategy == STRATEGY_OPERA;
+    const int64_t each = max_new + 3 * KV_BLOCK + (opera ? r->decoding.opera.candidates + max_new + 3 * KV_BLOCK : 0);
     int64_t tokens = 0;
     for (int i = -1; i < r->list.n; i++) {
         const int64_t prompt = i < 0 ? request_length(r) : prompt_length(&r->branches[i].prompt, r->branches[i].spans);
         /* a block begun by the prompt, one by what follows, and one while beams change places */
-        tokens += prompt + hypotheses * (max_new + 3 * KV_BLOCK);
+        tokens += prompt + hypotheses * each;
     }
     return tokens;
 }

@@ -1,10 +1,11 @@
 /* Beam search over a sequence group. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/status.h"
 #include "decode/beam.h"
+#include "decode/log_softmax.h"
+#include "decode/penalty.h"
 #include "decode/strategies.h"
 
 /* Scratch of one search. */
@@ -18,44 +19,6 @@ struct beams {
     int32_t *tokens;  /* [n] */
 };
 
-/* x - log(sum exp x), in place. */
-static void log_softmax(float *x, size_t n) {
-    float greatest = -INFINITY;
-    for (size_t i = 0; i < n; i++) {
-        greatest = x[i] > greatest ? x[i] : greatest;
-    }
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        sum += exp((double)(x[i] - greatest));
-    }
-    const float normaliser = (float)log(sum);
-    for (size_t i = 0; i < n; i++) {
-        x[i] = x[i] - greatest - normaliser;
-    }
-}
-
-static void penalise(float *log_probs, bool *is_seen, const int32_t *ids, size_t n, float penalty) {
-    for (size_t i = 0; i < n; i++) {
-        float *x = &log_probs[ids[i]];
-        if (!is_seen[ids[i]]) {
-            *x = *x < 0 ? *x * penalty : *x / penalty;
-            is_seen[ids[i]] = true;
-        }
-    }
-}
-
-/* The repetition penalty of one beam, on log-probabilities. */
-static void penalise_repetition(const struct beams *b, float *log_probs, const struct beam *beam) {
-    const float penalty = b->g->decoding.repetition_penalty;
-    const struct token_list *prompt = &b->g->prompt->tokens;
-    if (penalty == 1) {
-        return;
-    }
-    penalise(log_probs, b->is_seen, prompt->ids, prompt->count, penalty);
-    penalise(log_probs, b->is_seen, beam->tokens, (size_t)beam->n_tokens, penalty);
-    memset(b->is_seen, 0, (size_t)b->g->weights->n_vocab * sizeof *b->is_seen);
-}
-
 /* The log-probabilities of all beams from the group's logits; before the first step there is one hypothesis. */
 static void fill_log_probs(const struct beams *b, struct group *group) {
     const size_t row = (size_t)b->g->weights->n_vocab;
@@ -63,8 +26,11 @@ static void fill_log_probs(const struct beams *b, struct group *group) {
     for (int i = 0; i < b->n; i++) {
         float *to = b->log_probs + (size_t)i * row;
         memcpy(to, group_logits(group) + (size_t)(i < there ? i : 0) * row, row * sizeof *to);
-        log_softmax(to, row);
-        penalise_repetition(b, to, &beam_running(b->search)[i]);
+        const struct beam *beam = &beam_running(b->search)[i];
+        const struct token_list *prompt = &b->g->prompt->tokens;
+        log_softmax(to, (int)row);
+        penalise_repetition(to, b->is_seen, prompt->ids, prompt->count, beam->tokens, (size_t)beam->n_tokens,
+                            b->g->decoding.repetition_penalty);
     }
 }
 

@@ -8,6 +8,7 @@
 #include "core/crc32.h"
 #include "core/status.h"
 #include "decode/beam.h"
+#include "decode/opera.h"
 #include "decode/sampler.h"
 #include "decode/strategies.h"
 #include "decode/text_stream.h"
@@ -18,6 +19,7 @@ void generated_free(struct generated *out) {
         free(out->answers[i].text);
     }
     free(out->answers);
+    free(out->search.rollbacks);
     *out = (struct generated){0};
 }
 
@@ -68,15 +70,16 @@ candid_status answer_text(const struct generation *g, struct answer *answer, can
     return status;
 }
 
-static candid_status search(const struct generation *g, struct group *group, struct generated *out,
-                            candid_error *error) {
-    switch (g->decoding.strategy) {
-    case STRATEGY_GREEDY:
-    case STRATEGY_SAMPLE: return samples_run(g, group, out, error);
-    case STRATEGY_BEAM: return beams_run(g, group, out, error);
-    case STRATEGY_OPERA: break;
-    }
-    return fail(error, CANDID_ERROR_INTERNAL, "strategy %d is not known", (int)g->decoding.strategy);
+static candid_status grouped(const struct generation *g, struct generated *out, candid_error *error) {
+    const int answers = g->decoding.answers, beams = g->decoding.beams;
+    struct group *group = NULL;
+    const double start = clock_ms();
+    TRY(group_create(g, answers > beams ? answers : beams, &group, error));
+    out->stats.prefill_ms = clock_ms() - start;
+    const candid_status status =
+        g->decoding.strategy == STRATEGY_BEAM ? beams_run(g, group, out, error) : samples_run(g, group, out, error);
+    group_free(group);
+    return status;
 }
 
 /* Answers that were not streamed are handed over whole. */
@@ -93,18 +96,11 @@ static candid_status run(const struct generation *g, struct generated *out, cand
     if (n_prompt < 1) {
         return fail(error, CANDID_ERROR_ARGUMENT, "the prompt is empty: expected at least one token");
     }
-    const int answers = g->decoding.answers, beams = g->decoding.beams;
-    struct group *group = NULL;
-    double start = clock_ms();
-    TRY(group_create(g, answers > beams ? answers : beams, &group, error));
-    out->stats.prefill_ms = clock_ms() - start;
     out->stats.n_prompt = (int)n_prompt;
-    start = clock_ms();
-    const candid_status status = search(g, group, out, error);
-    group_free(group);
-    TRY(status);
+    const double start = clock_ms();
+    TRY(g->decoding.strategy == STRATEGY_OPERA ? opera_run(g, out, error) : grouped(g, out, error));
     hand_over(g, out);
-    out->stats.decode_ms = clock_ms() - start;
+    out->stats.decode_ms = clock_ms() - start - out->stats.prefill_ms;
     for (int i = 0; i < out->n_answers; i++) {
         out->stats.n_generated += (int)out->answers[i].tokens.count;
     }
@@ -121,7 +117,21 @@ candid_status generate_check(const struct decoding *d, const struct tokenizer *t
     int32_t ends[TOKENIZER_MAX_ENDS];
     const struct beam_params beams = {
         .n_beams = d->beams, .n_ends = tokenizer_ends(tokenizer, ends), .n_vocab = n_vocab};
-    return d->strategy == STRATEGY_BEAM ? beam_check(&beams, error) : CANDID_OK;
+    switch (d->strategy) {
+    case STRATEGY_GREEDY:
+    case STRATEGY_SAMPLE: break;
+    case STRATEGY_BEAM: return beam_check(&beams, error);
+    case STRATEGY_OPERA:
+        return opera_check(&(struct opera_params){.options = d->opera,
+                                                  .n_beams = d->beams,
+                                                  .n_vocab = n_vocab,
+                                                  .n_prompt_ids = 1,
+                                                  .max_new_tokens = 1,
+                                                  .end_tokens = ends,
+                                                  .n_end_tokens = beams.n_ends},
+                           error);
+    }
+    return CANDID_OK;
 }
 
 candid_status generate(const struct generation *g, struct generated *out, candid_error *error) {

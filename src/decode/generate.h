@@ -61,6 +61,14 @@ struct answer {
     float score; /* beam, opera: sum of log-probabilities with the length penalty; else 0 */
 };
 
+/* What OPERA did. */
+struct search_note {
+    int n_rewarded, n_penalised; /* candidates, see decode/opera.h */
+    int n_plain, n_filled;       /* beams */
+    int n_rollbacks;
+    int (*rollbacks)[2]; /* [n_rollbacks] tokens there were, and tokens there were after going back; owned */
+};
+
 /* What came out; release with generated_free. */
 struct generated {
     struct answer *answers; /* [n_answers], best first; of samples in the order of their seeds */
@@ -68,6 +76,7 @@ struct generated {
     candid_stats stats; /* prefill_ms, decode_ms, n_prompt, n_generated, decode_bytes, fingerprint */
     int n_steps;        /* forward passes after the prompt */
     int64_t n_rows;     /* rows in them */
+    struct search_note search;
 };
 
 /* Whether a search with these options fits a model, before any work; CANDID_ERROR_ARGUMENT. */

@@ -56,7 +56,20 @@ static candid_status check_options(const struct opera_options *o, candid_error *
     return CANDID_OK;
 }
 
-static candid_status check_params(const struct opera_params *p, candid_error *error) {
+/* first_candidates as a number. */
+static void resolve(struct opera_params *p) {
+    struct opera_options *o = &p->options;
+    if (o->first_candidates == OPERA_FIRST_AUTO) {
+        o->first_candidates = o->candidates > p->n_beams ? o->candidates : p->n_beams + 1;
+    } else if (o->first_candidates == 0) {
+        o->first_candidates = o->candidates;
+    }
+}
+
+candid_status opera_check(const struct opera_params *given, candid_error *error) {
+    struct opera_params resolved = *given;
+    const struct opera_params *p = &resolved;
+    resolve(&resolved);
     if (p->n_beams < 2) {
         return fail(error, CANDID_ERROR_ARGUMENT,
                     "opera: expected at least 2 beams, found %d: it is a beam search and compares the beams' columns",
@@ -74,16 +87,6 @@ static candid_status check_params(const struct opera_params *p, candid_error *er
     TRY(check_candidates("candidates", p->options.candidates, p->n_beams, p->n_vocab, error));
     TRY(check_candidates("first_candidates", p->options.first_candidates, 1, p->n_vocab, error));
     return check_options(&p->options, error);
-}
-
-/* first_candidates as a number. */
-static void resolve(struct opera_params *p) {
-    struct opera_options *o = &p->options;
-    if (o->first_candidates == OPERA_FIRST_AUTO) {
-        o->first_candidates = o->candidates > p->n_beams ? o->candidates : p->n_beams + 1;
-    } else if (o->first_candidates == 0) {
-        o->first_candidates = o->candidates;
-    }
 }
 
 /* ---- life ---- */
@@ -124,7 +127,7 @@ static candid_status start(struct opera *o, candid_error *error) {
 candid_status opera_create(const struct opera_params *params, struct opera **out, candid_error *error) {
     struct opera_params p = *params;
     resolve(&p);
-    TRY(check_params(&p, error));
+    TRY(opera_check(&p, error));
     struct opera *o = calloc(1, sizeof *o);
     if (!o) {
         return fail_memory(error, "the search", sizeof *o);

@@ -93,6 +93,9 @@ struct opera_answer {
     double score;      /* sum of log-probabilities over length */
 };
 
+/* Parameters out of range are a CANDID_ERROR_ARGUMENT. */
+candid_status opera_check(const struct opera_params *params, candid_error *error);
+
 /* Parameters out of range are a CANDID_ERROR_ARGUMENT. *out is released by opera_free. */
 candid_status opera_create(const struct opera_params *params, struct opera **out, candid_error *error);
 void opera_free(struct opera *o);

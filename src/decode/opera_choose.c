@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/status.h"
+#include "decode/log_softmax.h"
 #include "decode/opera_internal.h"
 
 /* ---- the order of calls ---- */

@@ -54,7 +54,4 @@ float opera_lowest(const float *x, int n);
  * probable one. f16: every operation is rounded. */
 void opera_shift(float *logits, int n, bool f16);
 
-/* In place; the sum in f64. Where all are -infinity nothing changes. */
-void log_softmax(float *x, int n);
-
 #endif

@@ -10,6 +10,9 @@ candid_status samples_run(const struct generation *g, struct group *group, struc
 /* Beam search (decode/beam.h). */
 candid_status beams_run(const struct generation *g, struct group *group, struct generated *out, candid_error *error);
 
+/* OPERA (decode/opera.h); reads the prompt itself. */
+candid_status opera_run(const struct generation *g, struct generated *out, candid_error *error);
+
 /* group_step() with the counters of `out` kept. */
 candid_status counted_step(const struct generation *g, struct group *group, const int32_t *tokens,
                            struct generated *out, candid_error *error);

@@ -66,10 +66,24 @@ static bool given(const struct settings *s, const char *name) {
     return cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(s->values, name));
 }
 
-static bool opera_active(const struct candid_config *config) {
-    struct settings unused;
-    const struct method *m = method_find("opera");
-    return m && config_method(config, m, &unused);
+/* The options of OPERA; the recommended ones where only the strategy asks for it. */
+static candid_status fill_opera(const struct candid_config *config, struct opera_options *out, candid_error *error) {
+    struct settings s;
+    if (config_method(config, &method_opera, &s)) {
+        opera_params_from(&s, out);
+        return CANDID_OK;
+    }
+    cJSON *values = cJSON_CreateObject();
+    for (int i = 0; i < method_opera.n_options; i++) {
+        cJSON_AddItemToObject(values, method_opera.options[i].name, cJSON_Parse(method_opera.options[i].recommended));
+    }
+    const bool whole = cJSON_GetArraySize(values) == method_opera.n_options;
+    if (whole) {
+        s = (struct settings){.values = values};
+        opera_params_from(&s, out);
+    }
+    cJSON_Delete(values);
+    return whole ? CANDID_OK : fail_memory(error, "a configuration", sizeof(cJSON));
 }
 
 static candid_status check(const struct decoding *d, bool opera, candid_error *error) {
@@ -122,8 +136,8 @@ static void fill_sampling(const struct settings *s, struct decoding *d) {
 
 candid_status decoding_resolve(const struct candid_config *config, const struct decoding *from, struct decoding *out,
                                candid_error *error) {
-    const bool opera = opera_active(config);
     struct settings s = {0};
+    const bool opera = config_method(config, &method_opera, &s);
     *out = *from;
     out->beams = 5;
     out->answers = 1;
@@ -152,5 +166,5 @@ candid_status decoding_resolve(const struct candid_config *config, const struct 
     if (out->strategy == STRATEGY_GREEDY || out->strategy == STRATEGY_SAMPLE) {
         out->beams = 1;
     }
-    return CANDID_OK;
+    return out->strategy == STRATEGY_OPERA ? fill_opera(config, &out->opera, error) : CANDID_OK;
 }

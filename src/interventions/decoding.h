@@ -3,6 +3,7 @@
 #define CANDID_INTERVENTIONS_DECODING_H
 
 #include "interventions/config.h"
+#include "interventions/opera.h"
 
 enum strategy { STRATEGY_GREEDY, STRATEGY_SAMPLE, STRATEGY_BEAM, STRATEGY_OPERA };
 
@@ -19,6 +20,7 @@ struct decoding {
     float temperature; /* 0: greedy */
     int top_k;
     float top_p, repetition_penalty;
+    struct opera_options opera; /* of STRATEGY_OPERA */
 };
 
 extern const struct method method_decode;

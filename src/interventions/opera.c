@@ -88,7 +88,8 @@ static const struct method_option options[] = {
      "How often an answer goes back to one position; after that it goes to the one before, as often. null: as "
      "candidates."},
     {"monotone", OPTION_BOOL, "false", "true", "false", 0, 0, NULL,
-     "Go back only where the position after the column's token is not before the last one gone back to. The program has "
+     "Go back only where the position after the column's token is not before the last one gone back to. The program "
+     "has "
      "this check switched off."},
     {"retry_full_vocab", OPTION_BOOL, "true", "false", "true", 0, 0, NULL,
      "After going back choose among all tokens but those rejected there, by plain logits; off: among that position's "
@@ -108,6 +109,7 @@ static const struct method_option options[] = {
 const struct method method_opera = {
     .name = "opera",
     .title = "Over-trust penalty and retrospection-allocation (OPERA)",
+    .kind = METHOD_SEARCH,
     .edits = "search: penalises candidates in a beam search and goes back where one token draws all attention",
     .cost = "every step runs a row for each candidate of each beam; the last layer's attention is measured",
     .citation = "Huang et al.: OPERA: Alleviating Hallucination in Multi-Modal Large Language Models via Over-Trust "

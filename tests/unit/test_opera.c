@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "decode/log_softmax.h"
 #include "../support/opera_lab.h"
 #include "../support/opera_toy.h"
 #include "../support/plan_lab.h"
