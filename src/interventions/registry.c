@@ -4,12 +4,12 @@
 #include "interventions/method.h"
 
 extern const struct method method_cca, method_mma, method_pai, method_paint, method_hgai, method_var, method_act,
-    method_vhr, method_head_scale, method_vista;
+    method_vhr, method_head_scale, method_vista, method_dola;
 
 /* Where methods meet at one site they act in this order. */
 const struct method *const methods[] = {
-    &method_var,   &method_vhr,        &method_pai, &method_paint, &method_hgai, &method_act,
-    &method_vista, &method_head_scale, &method_cca, &method_mma,   NULL,
+    &method_var,   &method_vhr,  &method_pai,        &method_paint, &method_hgai, &method_act,
+    &method_vista, &method_dola, &method_head_scale, &method_cca,   &method_mma,  NULL,
 };
 
 const struct method *method_find(const char *name) {
