@@ -4,14 +4,14 @@
 #include "interventions/method.h"
 
 extern const struct method method_cca, method_mma, method_pai, method_paint, method_hgai, method_var, method_act,
-    method_vhr, method_head_scale, method_vista, method_vcd, method_damro, method_causalmm, method_icd, method_lqcd,
-    method_agla, method_decode, method_opera;
+    method_vhr, method_head_scale, method_vista, method_dola, method_vcd, method_damro, method_causalmm, method_icd,
+    method_lqcd, method_agla, method_decode, method_opera;
 
 /* Where methods meet at one site they act in this order. */
 const struct method *const methods[] = {
-    &method_var,        &method_vhr,  &method_pai,    &method_paint, &method_hgai,  &method_act,      &method_vista,
-    &method_head_scale, &method_cca,  &method_mma,    &method_vcd,   &method_damro, &method_causalmm, &method_icd,
-    &method_lqcd,       &method_agla, &method_decode, &method_opera, NULL,
+    &method_var,  &method_vhr,        &method_pai,  &method_paint, &method_hgai,   &method_act,   &method_vista,
+    &method_dola, &method_head_scale, &method_cca,  &method_mma,   &method_vcd,    &method_damro, &method_causalmm,
+    &method_icd,  &method_lqcd,       &method_agla, &method_opera, &method_decode, NULL,
 };
 
 const struct method *method_find(const char *name) {

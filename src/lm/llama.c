@@ -25,19 +25,26 @@ struct llama {
     float *projected; /* (rows, n_embd) output of a projection, added to x */
     float *gate, *up; /* (rows, n_ff) */
     float *rope;      /* (rows, rope.n_dims/2, 2) */
-    float *logits;    /* (logit_rows, n_vocab), grown on demand */
+    float *logits;    /* (logit_rows, n_vocab) of final states, then of earlier ones; grown on demand */
     int logit_rows;
-    float *mixed; /* (logit_rows, n_embd) a plan's mix of earlier layers; made on demand */
+    float *mixed; /* (mixed_rows, n_embd) a plan's mix of earlier layers; made on demand */
     int mixed_rows;
-    bool mixing;  /* a row of this batch has such a mix */
+    float *states; /* (state_rows, n_embd) final states, then the earlier ones plans contrast with; made on demand */
+    int state_rows;
     float *saved; /* (rows, n_embd) the residual stream while an observer is shown something else; made on demand */
+
+    /* of this batch */
+    int n_wanted; /* rows whose logits are wanted */
+    bool mixing;  /* one of them has a mix of earlier layers */
+    int n_early;  /* earlier states that they contrast with */
 
     /* host */
     int32_t *ids, *positions;    /* [rows] */
     struct attention_row *views; /* [rows] */
     struct plan_run run;         /* the plans of the batch's rows; run.rows [rows] */
     float *observed;             /* host copy for observers, grown on demand */
-    size_t observed_count;
+    float *early;                /* (n_early, n_vocab) logits of earlier states, grown on demand */
+    size_t observed_count, early_count;
 };
 
 static candid_status device_floats(struct llama *m, size_t rows, size_t columns, float **out, candid_error *error) {
@@ -92,8 +99,8 @@ candid_status llama_create(const struct llama_weights *w, struct backend *backen
 }
 
 static void release_buffers(struct llama *m) {
-    float *device[] = {m->x,         m->normed, m->q,  m->k,    m->v,      m->heads, m->mixed,
-                       m->projected, m->gate,   m->up, m->rope, m->logits, m->saved};
+    float *device[] = {m->x,    m->normed, m->q,    m->k,      m->v,     m->heads,  m->projected,
+                       m->gate, m->up,     m->rope, m->logits, m->mixed, m->states, m->saved};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
         m->b->ops->release(m->b, device[i]);
     }
@@ -102,6 +109,7 @@ static void release_buffers(struct llama *m) {
     free(m->views);
     plan_run_free(&m->run);
     free(m->observed);
+    free(m->early);
 }
 
 void llama_free(struct llama *m) {
@@ -151,16 +159,20 @@ size_t llama_weight_bytes(const struct llama_weights *w) {
 
 /* ---- sites ------------------------------------------------------------------------------------- */
 
-static candid_status observed_room(struct llama *m, size_t count, candid_error *error) {
-    if (count > m->observed_count) {
-        float *grown = realloc(m->observed, count * sizeof *grown);
+static candid_status host_room(float **buffer, size_t *capacity, size_t count, candid_error *error) {
+    if (count > *capacity) {
+        float *grown = realloc(*buffer, count * sizeof *grown);
         if (!grown) {
-            return fail_memory(error, "an observed activation", count * sizeof *grown);
+            return fail_memory(error, "activations shown or compared", count * sizeof *grown);
         }
-        m->observed = grown;
-        m->observed_count = count;
+        *buffer = grown;
+        *capacity = count;
     }
     return CANDID_OK;
+}
+
+static candid_status observed_room(struct llama *m, size_t count, candid_error *error) {
+    return host_room(&m->observed, &m->observed_count, count, error);
 }
 
 /* Shows device rows to the observer, if it asked for this site. */
@@ -232,7 +244,7 @@ static void place_plans(struct llama *m, const struct forward_row *rows, int n_r
             .role = rows[i].role,
             .sets = plan && rows[i].role != ROLE_TEXT_ONLY ? plan_row_sets(plan, index) : 0,
             .index = index,
-            .last = rows[i].want_logits,
+            .wanted = rows[i].want_logits,
         };
     }
 }
@@ -348,51 +360,75 @@ static candid_status finish_layer(struct llama *m, int l, int n_rows, candid_err
     return CANDID_OK;
 }
 
-/* m->logits = Whead RMSNorm(x). final: with what plans mix in. */
+/* m->logits = Whead RMSNorm(x). final: with what plans mix in, and beside those of earlier states, all in one product.
+ */
 static candid_status apply_head(struct llama *m, int n_rows, bool final, candid_error *error) {
     const struct llama_weights *w = m->w;
+    const struct backend_ops *op = m->b->ops;
     const size_t n_embd = (size_t)w->n_embd;
-    m->b->ops->rms_norm(m->b, m->normed, m->x, w->output_norm, n_rows, w->n_embd, w->rms_eps);
+    const float *states = m->normed;
+    op->rms_norm(m->b, m->normed, m->x, w->output_norm, n_rows, w->n_embd, w->rms_eps);
     for (int i = 0; final && m->mixing && i < n_rows; i++) {
         plan_mix_final(&m->run, i, m->normed + (size_t)i * n_embd, m->mixed + (size_t)i * n_embd, w->n_embd);
     }
+    if (final && m->n_early > 0) {
+        op->copy(m->b, m->states, m->normed, (size_t)n_rows * n_embd * sizeof(float));
+        states = m->states;
+        n_rows += m->n_early;
+    }
     struct linear_job head = {&w->output, NULL, m->logits};
-    return m->b->ops->linear(m->b, m->normed, n_rows, w->n_embd, &head, 1, error);
+    return op->linear(m->b, states, n_rows, w->n_embd, &head, 1, error);
 }
 
-/* Clears the mixes of a batch in which n_wanted rows want logits. */
-static candid_status start_mixes(struct llama *m, int n_wanted, candid_error *error) {
-    m->mixing = n_wanted > 0 && plan_mixes(&m->run);
-    if (!m->mixing) {
-        return CANDID_OK;
+/* Makes room for n_rows rows in a device buffer; what it held is lost. */
+static candid_status device_room(struct llama *m, float **buffer, int *rows, int n_rows, int n_cols,
+                                 candid_error *error) {
+    if (n_rows > *rows) {
+        m->b->ops->release(m->b, *buffer);
+        *buffer = NULL;
+        *rows = 0;
+        TRY(device_floats(m, (size_t)n_rows, (size_t)n_cols, buffer, error));
+        *rows = n_rows;
     }
-    if (n_wanted > m->mixed_rows) {
-        m->b->ops->release(m->b, m->mixed);
-        m->mixed = NULL;
-        m->mixed_rows = 0;
-        TRY(device_floats(m, (size_t)n_wanted, (size_t)m->w->n_embd, &m->mixed, error));
-        m->mixed_rows = n_wanted;
-    }
-    m->b->ops->zero(m->b, m->mixed, (size_t)n_wanted * (size_t)m->w->n_embd * sizeof(float));
     return CANDID_OK;
 }
 
-/* Adds the output of layer l to the mixes of the rows that want logits. */
-static void mix_layer(struct llama *m, const struct forward_row *rows, int n_rows, int l) {
-    const size_t n_embd = (size_t)m->w->n_embd;
-    for (int i = 0, wanted = 0; m->mixing && i < n_rows; i++) {
-        if (rows[i].want_logits) {
-            plan_mix_layer(&m->run, i, l, m->x + (size_t)i * n_embd, m->mixed + (size_t)wanted++ * n_embd,
-                           m->w->n_embd);
-        }
+/* Room for the logits of the batch, and for what plans take of earlier layers. */
+static candid_status start_head(struct llama *m, candid_error *error) {
+    const int n_embd = m->w->n_embd, n_vocab = m->w->n_vocab;
+    m->mixing = m->n_wanted > 0 && plan_mixes(&m->run);
+    m->n_early = plan_early_states(&m->run);
+    TRY(device_room(m, &m->logits, &m->logit_rows, m->n_wanted + m->n_early, n_vocab, error));
+    if (m->mixing) {
+        TRY(device_room(m, &m->mixed, &m->mixed_rows, m->n_wanted, n_embd, error));
+        m->b->ops->zero(m->b, m->mixed, (size_t)m->n_wanted * (size_t)n_embd * sizeof(float));
+    }
+    if (m->n_early > 0) {
+        TRY(device_room(m, &m->states, &m->state_rows, m->n_wanted + m->n_early, n_embd, error));
+        TRY(host_room(&m->early, &m->early_count, (size_t)m->n_early * (size_t)n_vocab, error));
+    }
+    return CANDID_OK;
+}
+
+/* site: early_logits, what plans take of the output of layer l (-1: the embeddings) for rows whose logits are wanted */
+static void keep_layer(struct llama *m, int l) {
+    const struct llama_weights *w = m->w;
+    if (m->mixing && l >= 0) {
+        plan_mix_layer(&m->run, l, m->x, m->mixed, w->n_embd);
+    }
+    if (m->n_early > 0) {
+        plan_keep_early(&m->run, l, m->x, m->states + (size_t)m->n_wanted * (size_t)w->n_embd, w->n_embd,
+                        &(struct early_norm){w->output_norm, w->rms_eps});
     }
 }
 
-/* The same once only those rows are left. */
-static void mix_kept(struct llama *m, int n_rows, int l) {
-    const size_t n_embd = (size_t)m->w->n_embd;
-    for (int i = 0; m->mixing && i < n_rows; i++) {
-        plan_mix_layer(&m->run, i, l, m->x + (size_t)i * n_embd, m->mixed + (size_t)i * n_embd, m->w->n_embd);
+/* The final logits to host memory, changed by those of earlier states where plans contrast. */
+static void take_logits(struct llama *m, float *logits) {
+    const size_t n_vocab = (size_t)m->w->n_vocab, n = (size_t)m->n_wanted;
+    m->b->ops->download(m->b, logits, m->logits, n * n_vocab * sizeof(float));
+    if (m->n_early > 0) {
+        m->b->ops->download(m->b, m->early, m->logits + n * n_vocab, (size_t)m->n_early * n_vocab * sizeof(float));
+        plan_contrast(&m->run, logits, m->early, m->w->n_vocab);
     }
 }
 
@@ -442,6 +478,7 @@ static candid_status run_layers(struct llama *m, const struct forward_row *rows,
 
     embed_rows(m, rows, n_rows);
     TRY(at_site(m, o, SITE_HIDDEN, -1, m->x, n_rows, n_embd, error));
+    keep_layer(m, -1);
 
     for (int l = 0; l < w->n_layer; l++) {
         const struct llama_layer *layer = &w->layers[l];
@@ -466,7 +503,7 @@ static candid_status run_layers(struct llama *m, const struct forward_row *rows,
         if (l < w->n_layer - 1) {
             TRY(finish_layer(m, l, n_rows, error));
             TRY(at_site(m, o, SITE_HIDDEN, l, m->x, n_rows, n_embd, error));
-            mix_layer(m, rows, n_rows, l);
+            keep_layer(m, l);
             if (observes(o, SITE_EARLY_LOGITS)) {
                 TRY(show_early_logits(m, rows, n_rows, l, o, error));
             }
@@ -491,32 +528,27 @@ static candid_status run_layers(struct llama *m, const struct forward_row *rows,
         TRY(finish_layer(m, l, n_rows, error));
     }
 
-    /* site: early_logits;  logits = Whead RMSNorm(x), a plan may mix earlier layers in */
-    mix_kept(m, n_rows, w->n_layer - 1);
+    /* site: early_logits;  logits = Whead RMSNorm(x), a plan may mix earlier layers in, or contrast with theirs */
+    keep_layer(m, w->n_layer - 1);
     TRY(apply_head(m, n_rows, true, error));
     TRY(at_site(m, o, SITE_EARLY_LOGITS, w->n_layer - 1, m->logits, n_rows, w->n_vocab, error));
-    TRY(at_site(m, o, SITE_LOGITS, -1, m->logits, n_rows, w->n_vocab, error));
-    op->download(b, logits, m->logits, (size_t)n_rows * (size_t)w->n_vocab * sizeof(float));
+    take_logits(m, logits);
+    if (observes(o, SITE_LOGITS)) {
+        o->see(o->user_data, SITE_LOGITS, -1, logits, n_rows, w->n_vocab);
+    }
     return CANDID_OK;
 }
 
 candid_status llama_forward(struct llama *m, const struct forward_row *rows, int n_rows,
                             const struct observer *observer, float *logits, candid_error *error) {
-    int n_wanted = 0;
+    m->n_wanted = 0;
     for (int i = 0; i < n_rows; i++) {
-        n_wanted += rows[i].want_logits;
-    }
-    if (n_wanted > m->logit_rows) {
-        m->b->ops->release(m->b, m->logits);
-        m->logits = NULL;
-        m->logit_rows = 0;
-        TRY(device_floats(m, (size_t)n_wanted, (size_t)m->w->n_vocab, &m->logits, error));
-        m->logit_rows = n_wanted;
+        m->n_wanted += rows[i].want_logits;
     }
     candid_status status = place_rows(m, rows, n_rows, error);
     if (status == CANDID_OK) {
         place_plans(m, rows, n_rows);
-        status = start_mixes(m, n_wanted, error);
+        status = start_head(m, error);
     }
     if (status == CANDID_OK) {
         status = run_layers(m, rows, n_rows, observer, logits, error);

@@ -14,7 +14,7 @@
  *   attention.probs    PROBE_COLUMNS, PROBE_ROWS         EDIT_PROBS_MOVE, EDIT_PROBS_REPLACE (backend)
  *   head_output        PROBE_HEADS                       PLAN_SCALE_HEADS
  *   hidden (output)    PROBE_HIDDEN                      PLAN_STEER (MLP output or block output)
- *   early_logits       -                                 PLAN_MIX_LAYERS
+ *   early_logits       -                                 PLAN_MIX_LAYERS, PLAN_CONTRAST_LAYERS
  */
 #ifndef CANDID_LM_PLAN_H
 #define CANDID_LM_PLAN_H
@@ -45,16 +45,17 @@ enum plan_rows {
 };
 
 enum plan_kind {
-    PLAN_ATTENTION,     /* `edit` on attention rows; PROBE_PROBS_MASS adds up in table (n_layer, n_head) */
-    PLAN_SCALE_HEADS,   /* head h of layer l times table[l][h] */
-    PLAN_STEER,         /* rows pushed towards vector table[l] with `strength` */
-    PLAN_MIX_LAYERS,    /* normalised final state * (1 - strength) + sum of strength * table[l] * output of block l */
-    PLAN_PROBE_PEAKS,   /* max over dims of |x_d| / sqrt(mean(x²) + 1e-6) of each prompt row entering layer l */
-    PLAN_PROBE_COLUMNS, /* attention that each key gets from the prompt's rows, per head, before any edit of the layer
-                         */
-    PLAN_PROBE_HEADS,   /* head vectors of the last prompt row, here and in the companion `role` */
-    PLAN_PROBE_HIDDEN,  /* block output at the last row of ROLE_PLAIN and of ROLE_TEXT_ONLY */
-    PLAN_PROBE_ROWS,    /* attention of each of `rows`, in the prompt and after it, reduced over the heads */
+    PLAN_ATTENTION,       /* `edit` on attention rows; PROBE_PROBS_MASS adds up in table (n_layer, n_head) */
+    PLAN_SCALE_HEADS,     /* head h of layer l times table[l][h] */
+    PLAN_STEER,           /* rows pushed towards vector table[l] with `strength` */
+    PLAN_MIX_LAYERS,      /* normalised final state * (1 - strength) + sum of strength * table[l] * output of block l */
+    PLAN_CONTRAST_LAYERS, /* logits of earlier states beside the final ones, which `contrast` changes */
+    PLAN_PROBE_PEAKS,     /* max over dims of |x_d| / sqrt(mean(x²) + 1e-6) of each prompt row entering layer l */
+    PLAN_PROBE_COLUMNS,   /* attention that each key gets from the prompt's rows, per head, before any edit of the layer
+                           */
+    PLAN_PROBE_HEADS,     /* head vectors of the last prompt row, here and in the companion `role` */
+    PLAN_PROBE_HIDDEN,    /* block output at the last row of ROLE_PLAIN and of ROLE_TEXT_ONLY */
+    PLAN_PROBE_ROWS,      /* attention of each of `rows`, in the prompt and after it, reduced over the heads */
 };
 
 /* What a probe measured at one layer. Host memory, valid during the call. */
@@ -90,13 +91,19 @@ struct plan_step {
     float strength;
     enum steer_mode steer; /* STEER_RESIDUAL acts on the block output, the others on the MLP output */
 
+    /* CONTRAST_LAYERS, for rows whose logits are wanted: the outputs of `layers` and, where `embeddings` says so, what
+     * enters layer 0 go through the output matrix, first through the final norm if `normed`. contrast() changes the
+     * row's n_vocab final logits in place; early: host (n_early, n_vocab), embeddings first, then layer by layer. */
+    bool embeddings, normed;
+    void (*contrast)(struct plan_step *step, float *logits, const float *early, int n_early, int n_vocab);
+
     const int *dims; /* PROBE_PEAKS: [n_dims], owned by the plan */
     int n_dims;
     const uint8_t *probe_heads; /* PROBE_COLUMNS: (n_layer, n_head) heads wanted, or NULL */
     enum head_reduction reduce; /* PROBE_ROWS */
     bool before_edits;          /* PROBE_ROWS: as the layer's probabilities are before its edits, else after them */
     probe_fn decide;
-    void *state; /* decide's own, owned by the plan */
+    void *state; /* decide's and contrast's own, owned by the plan */
 
     /* What was really done, for reports. */
     int64_t rows_done;   /* rows (attention: rows times heads) edited */

@@ -49,7 +49,7 @@ static int run_end(const struct plan_run *run, int begin, unsigned mask) {
     return end;
 }
 
-static void count_rows(const struct plan_run *run, struct plan_step *step, int begin, int end) {
+void plan_count_rows(const struct plan_run *run, struct plan_step *step, int begin, int end) {
     for (int i = begin; run->counting && i < end; i++) {
         step->rows_done++;
         step->prompt_rows += !(run->rows[i].sets & ROW_GENERATED);
@@ -59,7 +59,7 @@ static void count_rows(const struct plan_run *run, struct plan_step *step, int b
 /* The last prompt row of the plan's sequence with this role, or -1. */
 static int last_row(const struct plan_run *run, const struct plan *plan, enum plan_role role) {
     for (int i = run->n_rows - 1; i >= 0; i--) {
-        if (run->rows[i].plan == plan && run->rows[i].role == role && run->rows[i].last) {
+        if (run->rows[i].plan == plan && run->rows[i].role == role && run->rows[i].wanted) {
             return i;
         }
     }
@@ -270,7 +270,7 @@ candid_status plan_at_heads(struct plan_run *run, int layer, float *heads, int n
             if (plan_acts(&run->rows[begin], step, layer)) {
                 run->b->ops->scale_heads(run->b, heads + (size_t)begin * width, end - begin, n_head, head_dim,
                                          step->table + (size_t)layer * (size_t)n_head);
-                count_rows(run, step, begin, end);
+                plan_count_rows(run, step, begin, end);
             }
         }
     }
@@ -285,7 +285,7 @@ static void steer_rows(struct plan_run *run, int layer, float *x, int n_embd, bo
             if ((step->steer == STEER_RESIDUAL) == residual && plan_acts(&run->rows[begin], step, layer)) {
                 run->b->ops->steer(run->b, x + (size_t)begin * (size_t)n_embd, end - begin, n_embd,
                                    step->table + (size_t)layer * (size_t)n_embd, step->strength, step->steer);
-                count_rows(run, step, begin, end);
+                plan_count_rows(run, step, begin, end);
             }
         }
     }
@@ -321,37 +321,5 @@ candid_status plan_at_mlp(struct plan_run *run, int layer, const float *x, float
 void plan_at_output(struct plan_run *run, int layer, float *x, int n_embd) {
     if (run->active) {
         steer_rows(run, layer, x, n_embd, true);
-    }
-}
-
-/* ---- layer mixes ----------------------------------------------------------------------------------- */
-
-bool plan_mixes(const struct plan_run *run) {
-    for (int i = 0; run->active && i < run->n_rows; i++) {
-        if (run->rows[i].role == ROLE_MAIN && plan_has(run->rows[i].plan, PLAN_MIX_LAYERS)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-void plan_mix_layer(struct plan_run *run, int row, int layer, const float *x, float *mix, int n_embd) {
-    const struct plan_row *r = &run->rows[row];
-    for (int s = 0; r->plan && s < r->plan->n_steps; s++) {
-        const struct plan_step *step = &r->plan->steps[s];
-        if (step->kind == PLAN_MIX_LAYERS && plan_acts(r, step, layer)) {
-            run->b->ops->mix(run->b, mix, 1.0f, x, step->strength * step->table[layer], (size_t)n_embd);
-        }
-    }
-}
-
-void plan_mix_final(struct plan_run *run, int row, float *normed, const float *mix, int n_embd) {
-    const struct plan_row *r = &run->rows[row];
-    for (int s = 0; r->plan && r->role == ROLE_MAIN && s < r->plan->n_steps; s++) {
-        struct plan_step *step = &r->plan->steps[s];
-        if (step->kind == PLAN_MIX_LAYERS && (r->sets & step->rows)) {
-            run->b->ops->mix(run->b, normed, 1.0f - step->strength, mix, 1.0f, (size_t)n_embd);
-            count_rows(run, step, row, row + 1);
-        }
     }
 }

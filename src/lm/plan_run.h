@@ -13,7 +13,7 @@ struct plan_row {
     enum plan_role role;
     unsigned sets; /* of enum plan_rows */
     int index;     /* position in its sequence */
-    bool last;     /* the last row of its sequence in the prompt */
+    bool wanted;   /* its logits are; of a prompt that is the last row of each sequence */
 };
 
 /* Work memory of one network. Start from {0}. */
@@ -59,10 +59,28 @@ candid_status plan_at_mlp(struct plan_run *run, int layer, const float *x, float
 /* site hidden, output of a layer: x (rows, n_embd), edited in place */
 void plan_at_output(struct plan_run *run, int layer, float *x, int n_embd);
 
-/* site early_logits: adds what row `row` of x contributes to its mix (device (n_embd)). */
-void plan_mix_layer(struct plan_run *run, int row, int layer, const float *x, float *mix, int n_embd);
-/* normed = (1 - strength) normed + mix */
-void plan_mix_final(struct plan_run *run, int row, float *normed, const float *mix, int n_embd);
+/*
+ * site early_logits. Rows whose logits are wanted are counted in the order of the batch, also while others are there.
+ */
 bool plan_mixes(const struct plan_run *run);
+/* Adds what the rows of x contribute to their mixes: device (wanted rows, n_embd). */
+void plan_mix_layer(struct plan_run *run, int layer, const float *x, float *mixed, int n_embd);
+/* normed = (1 - strength) normed + mix, of row `row` */
+void plan_mix_final(struct plan_run *run, int row, float *normed, const float *mix, int n_embd);
+
+/* The final norm, for earlier states that want it. */
+struct early_norm {
+    const float *weight;
+    float eps;
+};
+/* Number of earlier states that the batch's wanted rows contrast with. */
+int plan_early_states(const struct plan_run *run);
+/* Copies those that are outputs of `layer` (-1: the embeddings), x (rows, n_embd), to their places in `early`, device
+ * (plan_early_states, n_embd). */
+void plan_keep_early(struct plan_run *run, int layer, const float *x, float *early, int n_embd,
+                     const struct early_norm *norm);
+/* Once only wanted rows are left: changes their logits, host (rows, n_vocab). early: host (plan_early_states, n_vocab)
+ */
+void plan_contrast(struct plan_run *run, float *logits, const float *early, int n_vocab);
 
 #endif
