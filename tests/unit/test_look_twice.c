@@ -609,6 +609,43 @@ static void hostile_maps(void **state) {
     candid_image_free(image);
 }
 
+/* Whatever the sizes and the values: a box inside the image, an image no smaller than the box. */
+static void any_size(void **state) {
+    (void)state;
+    static const candid_preprocess modes[] = {CANDID_PREPROCESS_PAD, CANDID_PREPROCESS_CROP, CANDID_PREPROCESS_ANYRES};
+    static float values[40 * 40];
+    static uint8_t rgb[3 * 90 * 90];
+    struct rng r;
+    rng_seed(&r, 8, 0);
+    for (int round = 0; round < 400; round++) {
+        const int width = 1 + (int)rng_below(&r, 90), height = 1 + (int)rng_below(&r, 90);
+        const struct view_map view = view_of(modes[round % 3], width, height);
+        struct cell_map map = {values, 24, 24, &view};
+        if (round % 2) {
+            map = (struct cell_map){values, 1 + (int)rng_below(&r, 40), 1 + (int)rng_below(&r, 40), NULL};
+        }
+        for (int i = 0; i < map.rows * map.cols; i++) {
+            const double u = rng_unit(&r);
+            values[i] = (float)(round % 5 == 0 ? floor(3 * u) : round % 5 == 1 ? (u - 0.5) * 6e38 : u * u * u);
+        }
+        struct image_box box;
+        OK(vicrop_box(&map, width, height, 2 + (int)rng_below(&r, 80), &box, error));
+        assert_true(box.x0 >= 0 && box.y0 >= 0 && box.x1 > box.x0 && box.y1 > box.y0);
+        assert_true(box.x1 <= width && box.y1 <= height);
+
+        candid_image *image = NULL, *out = NULL;
+        OK(candid_image_from_rgb(rgb, width, height, 3 * (size_t)width, &image, error));
+        const struct carve_options o = {rng_unit(&r), 1 + (int)rng_below(&r, 5)};
+        OK(carve_image(image, &map, &o, &out, &box, error));
+        assert_true(box.x0 >= 0 && box.y0 >= 0 && box.x1 > box.x0 && box.y1 > box.y0);
+        assert_true(box.x1 <= width && box.y1 <= height);
+        assert_true(out->width >= box.x1 - box.x0 && out->height >= box.y1 - box.y0);
+        assert_true(out->width >= width - 1 || out->height >= height - 1);
+        candid_image_free(out);
+        candid_image_free(image);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(order_statistics),
@@ -625,6 +662,7 @@ int main(void) {
         cmocka_unit_test(enlarged),
         cmocka_unit_test(enlargement_is_bounded),
         cmocka_unit_test(hostile_maps),
+        cmocka_unit_test(any_size),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
