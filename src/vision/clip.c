@@ -31,6 +31,8 @@ struct clip {
     float *observed; /* for observers, grown on demand */
     size_t observed_count;
     const struct clip_taps *taps; /* or NULL */
+    const struct clip_probe *probes;
+    int n_probes;
 };
 
 static candid_status device_floats(struct clip *c, int rows, int columns, float **out, candid_error *error) {
@@ -152,23 +154,50 @@ void clip_tap(struct clip *c, const struct clip_taps *taps) {
     c->taps = taps;
 }
 
-/* The class token's attention in block l, if somebody watches it. */
-static candid_status fill_taps(struct clip *c, int l, candid_error *error) {
-    const struct clip_weights *w = c->w;
+void clip_watch(struct clip *c, const struct clip_probe *probes, int n) {
+    c->probes = probes;
+    c->n_probes = n;
+}
+
+/* The class token's attention to the patches as n_head heads see it, summed over them. */
+static candid_status cls_attention(struct clip *c, int n_head, float *of_cls, candid_error *error) {
     const size_t n = (size_t)c->n_tokens;
+    const int head_dim = c->w->n_embd / n_head;
+    TRY(observed_room(c, (size_t)n_head * n, error));
+    TRY(c->b->ops->attend_row(c->b, c->q, c->k, c->observed, c->n_tokens, n_head, head_dim,
+                              1.0f / sqrtf((float)head_dim), error));
+    memset(of_cls, 0, (n - 1) * sizeof *of_cls);
+    for (int head = 0; head < n_head; head++) {
+        for (size_t i = 0; i + 1 < n; i++) {
+            of_cls[i] += c->observed[(size_t)head * n + i + 1];
+        }
+    }
+    return CANDID_OK;
+}
+
+/* A second attention with its own, discarded result: the one that counts may be computed by other loops. */
+static candid_status attention_map(struct clip *c, float *map, candid_error *error) {
+    const struct clip_weights *w = c->w;
+    return c->b->ops->attend_full(c->b, c->q, c->k, c->v, c->projected, c->n_tokens, w->n_head, w->head_dim,
+                                  1.0f / sqrtf((float)w->head_dim), map, error);
+}
+
+/* What somebody watches of block l. */
+static candid_status fill_taps(struct clip *c, int l, candid_error *error) {
     for (int t = 0; c->taps && t < c->taps->n; t++) {
-        if (c->taps->blocks[t] != l) {
+        if (c->taps->blocks[t] == l) {
+            TRY(cls_attention(c, c->w->n_head, c->taps->of_cls + (size_t)t * (size_t)(c->n_tokens - 1), error));
+        }
+    }
+    for (int p = 0; p < c->n_probes; p++) {
+        const struct clip_probe *probe = &c->probes[p];
+        if (probe->block != l) {
             continue;
         }
-        TRY(observed_room(c, (size_t)w->n_head * n, error));
-        TRY(c->b->ops->attend_row(c->b, c->q, c->k, c->observed, c->n_tokens, w->n_head, w->head_dim,
-                                  1.0f / sqrtf((float)w->head_dim), error));
-        float *of_cls = c->taps->of_cls + (size_t)t * (n - 1);
-        memset(of_cls, 0, (n - 1) * sizeof *of_cls);
-        for (int head = 0; head < w->n_head; head++) {
-            for (size_t i = 0; i + 1 < n; i++) {
-                of_cls[i] += c->observed[(size_t)head * n + i + 1];
-            }
+        switch (probe->kind) {
+        case CLIP_PROBE_CLS: TRY(cls_attention(c, c->w->n_head, probe->out, error)); break;
+        case CLIP_PROBE_CLS_WIDE: TRY(cls_attention(c, 1, probe->out, error)); break;
+        case CLIP_PROBE_MAP: TRY(attention_map(c, probe->out, error)); break;
         }
     }
     return CANDID_OK;
@@ -274,4 +303,11 @@ candid_status clip_encode(struct clip *c, const float *pixels, float *tokens, co
 
     TRY(project(c, c->x + w->n_embd, tokens, error)); /* row 0, the class token, is dropped */
     return at_site(c, o, SITE_VISUAL_TOKENS, -1, tokens, n_patches, c->n_embd_lm, error);
+}
+
+candid_status clip_project_scaled(struct clip *c, const float *weights, float *tokens, candid_error *error) {
+    const int n = c->n_tokens - 1, n_embd = c->w->n_embd;
+    c->b->ops->copy(c->b, c->normed, c->x + n_embd, (size_t)n * (size_t)n_embd * sizeof(float));
+    c->b->ops->scale_heads(c->b, c->normed, 1, n, n_embd, weights); /* one row whose heads are the patches */
+    return project(c, c->normed, tokens, error);
 }

@@ -51,6 +51,26 @@ int candid_image_height(const candid_image *image) {
     return image ? image->height : 0;
 }
 
+/* ---- cutting ----------------------------------------------------------------------------------- */
+
+candid_status image_crop(const struct candid_image *image, const struct image_box *box, struct candid_image **out,
+                         candid_error *error) {
+    if (box->x0 < 0 || box->y0 < 0 || box->x1 <= box->x0 || box->y1 <= box->y0 || box->x1 > image->width ||
+        box->y1 > image->height) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "cannot cut [%d, %d) × [%d, %d) out of an image of %d×%d pixels",
+                    box->x0, box->x1, box->y0, box->y1, image->width, image->height);
+    }
+    struct candid_image *part = NULL;
+    TRY(image_create(box->x1 - box->x0, box->y1 - box->y0, &part, error));
+    const size_t row = 3 * (size_t)part->width;
+    for (int y = 0; y < part->height; y++) {
+        const size_t from = (size_t)(box->y0 + y) * (size_t)image->width + (size_t)box->x0;
+        memcpy(part->rgb + (size_t)y * row, image->rgb + 3 * from, row);
+    }
+    *out = part;
+    return CANDID_OK;
+}
+
 /* ---- what decoders share ----------------------------------------------------------------------- */
 
 void write_bytes(struct byte_writer *writer, const void *bytes, size_t size) {

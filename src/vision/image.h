@@ -20,6 +20,19 @@ struct candid_image {
 candid_status image_resize_bicubic(const struct candid_image *image, int width, int height, struct candid_image **out,
                                    candid_error *error);
 
+/* The same with LANCZOS (three lobes). */
+candid_status image_resize_lanczos(const struct candid_image *image, int width, int height, struct candid_image **out,
+                                   candid_error *error);
+
+/* Pixels [x0, x1) × [y0, y1) of an image. */
+struct image_box {
+    int x0, y0, x1, y1;
+};
+
+/* The pixels of a box, which must hold at least one and lie inside the image. *out is owned by the caller. */
+candid_status image_crop(const struct candid_image *image, const struct image_box *box, struct candid_image **out,
+                         candid_error *error);
+
 /* Original LLaVA: expand2square with background[3], the image pasted in the centre (integer division). */
 candid_status image_pad_square(const struct candid_image *image, const uint8_t background[3], struct candid_image **out,
                                candid_error *error);

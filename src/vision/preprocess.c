@@ -100,7 +100,7 @@ candid_status image_preprocess(const struct candid_image *image, candid_preproce
     if (!rgb) {
         return fail_memory(error, "preprocessing an image", 3 * n);
     }
-    candid_status status = resize_window(&canvas, width, height, &window, rgb, error);
+    candid_status status = resize_window(&canvas, RESIZE_BICUBIC, width, height, &window, rgb, error);
     if (status == CANDID_OK) {
         normalise(rgb, n, mean, std, pixels);
     }
@@ -130,7 +130,7 @@ candid_status image_preprocess_view(const struct candid_image *image, const stru
     candid_status status = CANDID_OK;
     if (window.width > 0 && window.height > 0) {
         const struct canvas canvas = {.image = image, .width = image->width, .height = image->height};
-        status = resize_window(&canvas, view->width, view->height, &window, part, error);
+        status = resize_window(&canvas, RESIZE_BICUBIC, view->width, view->height, &window, part, error);
     }
     for (int y = 0; y < window.height && status == CANDID_OK; y++) {
         const size_t row = (size_t)(window.top - view->top + y) * side + (size_t)(window.left - view->left);

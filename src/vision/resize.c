@@ -1,7 +1,7 @@
 /*
- * Bicubic resize with the arithmetic of Pillow's Resample.c for 8-bit images: a = -0.5, the filter is stretched by the
- * shrink factor, weights are computed in double, normalised to a sum of 1 and rounded to 22 fractional bits; a
- * horizontal and then a vertical pass each round and clip to 8 bits.
+ * Bicubic and Lanczos resize with the arithmetic of Pillow's Resample.c for 8-bit images: a = -0.5 and three lobes, the
+ * filter is stretched by the shrink factor, weights are computed in double, normalised to a sum of 1 and rounded to 22
+ * fractional bits; a horizontal and then a vertical pass each round and clip to 8 bits.
  *
  * Pillow skips a pass that does not change the size. Its weights are exactly 1 and 0 then, so the passes here need no
  * such case.
@@ -45,6 +45,24 @@ static double bicubic(double x) {
     return 0.0;
 }
 
+static double sinc(double x) {
+    const double pi = 3.14159265358979323846;
+    return x == 0.0 ? 1.0 : sin(pi * x) / (pi * x);
+}
+
+static double lanczos(double x) {
+    return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0;
+}
+
+static double filter_at(enum resize_filter filter, double x) {
+    return filter == RESIZE_LANCZOS ? lanczos(x) : bicubic(x);
+}
+
+/* Half its width, in pixels of the image that is not shrunk. */
+static double filter_support(enum resize_filter filter) {
+    return filter == RESIZE_LANCZOS ? 3.0 : 2.0;
+}
+
 static void weights_free(struct weights *w) {
     free(w->first);
     free(w->weight);
@@ -52,11 +70,12 @@ static void weights_free(struct weights *w) {
 }
 
 /* Fills one row of `scratch` and rounds it to fixed point. */
-static void make_row(struct weights *w, int i, double center, double filter_scale, double *scratch) {
+static void make_row(struct weights *w, enum resize_filter filter, int i, double center, double filter_scale,
+                     double *scratch) {
     double inverse = 1.0 / filter_scale, sum = 0.0;
     int first = w->first[i], count = w->count[i];
     for (int x = 0; x < count; x++) {
-        scratch[x] = bicubic((x + first - center + 0.5) * inverse);
+        scratch[x] = filter_at(filter, (x + first - center + 0.5) * inverse);
         sum += scratch[x];
     }
     int32_t *row = w->weight + (size_t)i * (size_t)w->taps;
@@ -67,9 +86,11 @@ static void make_row(struct weights *w, int i, double center, double filter_scal
     }
 }
 
-static candid_status weights_make(struct weights *w, int in, int out, int start, int n, candid_error *error) {
+static candid_status weights_make(struct weights *w, enum resize_filter filter, int in, int out, int start, int n,
+                                  candid_error *error) {
     *w = (struct weights){.n = n};
-    double scale = (double)in / out, filter_scale = scale < 1.0 ? 1.0 : scale, support = 2.0 * filter_scale;
+    double scale = (double)in / out, filter_scale = scale < 1.0 ? 1.0 : scale;
+    double support = filter_support(filter) * filter_scale;
     w->first = malloc(2 * (size_t)n * sizeof *w->first);
     if (!w->first) {
         return fail_memory(error, "resizing an image", 2 * (size_t)n * sizeof *w->first);
@@ -94,7 +115,7 @@ static candid_status weights_make(struct weights *w, int in, int out, int start,
         return fail_memory(error, "resizing an image", size * sizeof *w->weight);
     }
     for (int i = 0; i < n; i++) {
-        make_row(w, i, (start + i + 0.5) * scale, filter_scale, scratch);
+        make_row(w, filter, i, (start + i + 0.5) * scale, filter_scale, scratch);
     }
     free(scratch);
     return CANDID_OK;
@@ -217,13 +238,13 @@ static candid_status vertical_pass(const struct weights *w, const uint8_t *rows,
     return CANDID_OK;
 }
 
-candid_status resize_window(const struct canvas *canvas, int width, int height, const struct window *window,
-                            uint8_t *rgb, candid_error *error) {
+candid_status resize_window(const struct canvas *canvas, enum resize_filter filter, int width, int height,
+                            const struct window *window, uint8_t *rgb, candid_error *error) {
     struct weights horizontal = {0}, vertical = {0};
     uint8_t *rows = NULL;
     candid_status status;
-    TRY_GOTO(weights_make(&horizontal, canvas->width, width, window->left, window->width, error), status, done);
-    TRY_GOTO(weights_make(&vertical, canvas->height, height, window->top, window->height, error), status, done);
+    TRY_GOTO(weights_make(&horizontal, filter, canvas->width, width, window->left, window->width, error), status, done);
+    TRY_GOTO(weights_make(&vertical, filter, canvas->height, height, window->top, window->height, error), status, done);
     int y0 = vertical.first[0], y1 = weights_end(&vertical);
     size_t size = 3 * (size_t)(y1 - y0) * (size_t)window->width;
     rows = malloc(size);
@@ -240,8 +261,8 @@ done:
     return status;
 }
 
-candid_status image_resize_bicubic(const struct candid_image *image, int width, int height, struct candid_image **out,
-                                   candid_error *error) {
+static candid_status resize_image(const struct candid_image *image, enum resize_filter filter, int width, int height,
+                                  struct candid_image **out, candid_error *error) {
     if (width < 1 || height < 1 || width > IMAGE_MAX_SIDE || height > IMAGE_MAX_SIDE ||
         (uint64_t)width * (uint64_t)height > IMAGE_MAX_PIXELS) {
         return fail(error, CANDID_ERROR_ARGUMENT, "cannot resize an image to %d×%d pixels", width, height);
@@ -249,12 +270,22 @@ candid_status image_resize_bicubic(const struct candid_image *image, int width, 
     struct candid_image *result = NULL;
     TRY(image_create(width, height, &result, error));
     struct canvas canvas = {.image = image, .width = image->width, .height = image->height};
-    candid_status status =
-        resize_window(&canvas, width, height, &(struct window){.width = width, .height = height}, result->rgb, error);
+    const struct window all = {.width = width, .height = height};
+    candid_status status = resize_window(&canvas, filter, width, height, &all, result->rgb, error);
     if (status != CANDID_OK) {
         candid_image_free(result);
         return status;
     }
     *out = result;
     return CANDID_OK;
+}
+
+candid_status image_resize_bicubic(const struct candid_image *image, int width, int height, struct candid_image **out,
+                                   candid_error *error) {
+    return resize_image(image, RESIZE_BICUBIC, width, height, out, error);
+}
+
+candid_status image_resize_lanczos(const struct candid_image *image, int width, int height, struct candid_image **out,
+                                   candid_error *error) {
+    return resize_image(image, RESIZE_LANCZOS, width, height, out, error);
 }

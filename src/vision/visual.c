@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/clock.h"
 #include "core/status.h"
@@ -15,6 +16,14 @@ struct visual {
     float *pixels;  /* host (3, image_size, image_size) */
     float *view;    /* device (grid*grid, n_embd_lm): tokens of one tile; NULL without anyres */
     float *newline; /* device (n_embd_lm); NULL without anyres */
+
+    struct clip_probe probes[VISUAL_PROBES + 1]; /* of the first view; room for the twin's behind */
+    int n_probes;
+    const struct noise *noise;      /* or NULL */
+    const struct visual_twin *twin; /* or NULL */
+    float *map;                     /* host (tokens, n_head, tokens): attention for the twin, made on demand */
+    float *weights;                 /* host (patches), with the map */
+    int n_seen;                     /* views of this image so far */
 };
 
 /* ---- planning ---- */
@@ -141,6 +150,8 @@ void visual_free(struct visual *v) {
         v->b->ops->release(v->b, v->view);
         v->b->ops->release(v->b, v->newline);
         free(v->pixels);
+        free(v->map);
+        free(v->weights);
         free(v);
     }
 }
@@ -149,15 +160,91 @@ void visual_tap(struct visual *v, const struct clip_taps *taps) {
     clip_tap(v->clip, taps);
 }
 
+candid_status visual_watch(struct visual *v, const struct clip_probe *probes, int n, candid_error *error) {
+    if (n < 0 || n > VISUAL_PROBES) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "%d probes of the image encoder, expected 0 to %d", n, VISUAL_PROBES);
+    }
+    for (int i = 0; i < n; i++) {
+        if (probes[i].block < 0 || probes[i].block >= v->w->n_run) {
+            return fail(error, CANDID_ERROR_ARGUMENT, "probe of block %d of the image encoder, of which %d run",
+                        probes[i].block, v->w->n_run);
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        v->probes[i] = probes[i];
+    }
+    v->n_probes = n;
+    return CANDID_OK;
+}
+
+void visual_noise(struct visual *v, const struct noise *noise) {
+    v->noise = noise;
+}
+
+void visual_counterfactual(struct visual *v, const struct visual_twin *twin) {
+    v->twin = twin;
+}
+
 /* ---- encoding ---- */
 
-/* Encodes the pixels at hand. */
+/* Room for the twin's numbers, and its probe behind the others when it reads the attention. */
+static candid_status prepare_twin(struct visual *v, candid_error *error) {
+    const struct clip_weights *w = v->w;
+    const size_t n = (size_t)w->grid * (size_t)w->grid + 1;
+    if (!v->weights) {
+        v->weights = malloc(n * sizeof *v->weights);
+    }
+    if (!v->weights) {
+        return fail_memory(error, "counterfactual attention", n * sizeof *v->weights);
+    }
+    if (!causalmm_reads_map(v->twin->mode)) {
+        return CANDID_OK;
+    }
+    if (v->twin->block < 0 || v->twin->block >= w->n_run) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "counterfactual attention of block %d, of which %d run",
+                    v->twin->block, w->n_run);
+    }
+    if (!v->map) {
+        v->map = malloc(n * (size_t)w->n_head * n * sizeof *v->map);
+    }
+    return v->map ? CANDID_OK
+                  : fail_memory(error, "counterfactual attention", n * (size_t)w->n_head * n * sizeof *v->map);
+}
+
+/* Encodes the pixels at hand. Methods look at the first view only, the twin at all. */
 static candid_status encode(struct visual *v, double start, float *tokens, const struct observer *observer,
                             double *load_ms, double *encode_ms, candid_error *error) {
+    const int view = v->n_seen++;
+    if (v->noise) {
+        const size_t size = (size_t)v->w->image_size;
+        TRY(noise_diffuse(v->noise, view, v->pixels, 3 * size * size, error));
+    }
+    int n_probes = view == 0 ? v->n_probes : 0;
+    struct clip_probe probes[VISUAL_PROBES + 1];
+    memcpy(probes, v->probes, sizeof probes);
+    if (v->twin) {
+        TRY(prepare_twin(v, error));
+        if (causalmm_reads_map(v->twin->mode)) {
+            probes[n_probes++] = (struct clip_probe){CLIP_PROBE_MAP, v->twin->block, v->map};
+        }
+    }
     const double loaded = clock_ms();
-    TRY(clip_encode(v->clip, v->pixels, tokens, observer, error));
+    clip_watch(v->clip, probes, n_probes);
+    const candid_status status = clip_encode(v->clip, v->pixels, tokens, observer, error);
+    clip_watch(v->clip, NULL, 0);
     *load_ms += loaded - start;
     *encode_ms += clock_ms() - loaded;
+    return status;
+}
+
+/* The twin's tokens of the view that was encoded last. */
+static candid_status project_twin(struct visual *v, float *tokens, double *encode_ms, candid_error *error) {
+    const struct clip_weights *w = v->w;
+    const double start = clock_ms();
+    TRY(causalmm_weights(v->twin->mode, v->map, w->n_head, w->grid * w->grid + 1, w->grid, v->twin->seed,
+                         (uint64_t)(v->n_seen - 1), v->weights, error));
+    TRY(clip_project_scaled(v->clip, v->weights, tokens, error));
+    *encode_ms += clock_ms() - start;
     return CANDID_OK;
 }
 
@@ -189,37 +276,65 @@ static void place_tile(struct visual *v, const struct visual_plan *p, int tile_r
     }
 }
 
-static candid_status encode_anyres(struct visual *v, const struct candid_image *image, const struct visual_plan *p,
-                                   float *tokens, const struct observer *observer, double *load_ms, double *encode_ms,
-                                   candid_error *error) {
-    const int size = v->w->image_size;
+/* The newline vectors at the ends of the large grid's rows. */
+static void end_rows(struct visual *v, const struct visual_plan *p, float *rows) {
     const size_t n_embd = (size_t)v->n_embd_lm;
-    const struct image_view whole = {.width = size, .height = size};
-    TRY(encode_view(v, image, &whole, tokens, observer, load_ms, encode_ms, error));
-    clip_tap(v->clip, NULL);
-    float *rows = tokens + (size_t)v->w->grid * (size_t)v->w->grid * n_embd;
-    for (int r = 0; r < p->tile_rows; r++) {
-        for (int c = 0; c < p->tile_cols; c++) {
-            const struct image_view tile = {p->width, p->height, c * size - p->left, r * size - p->top};
-            TRY(encode_view(v, image, &tile, v->view, observer, load_ms, encode_ms, error));
-            place_tile(v, p, r, c, rows);
-        }
-    }
     for (int r = 0; r < p->rows; r++) {
         float *end = rows + ((size_t)r * (size_t)(p->cols + 1) + (size_t)p->cols) * n_embd;
         v->b->ops->copy(v->b, end, v->newline, n_embd * sizeof(float));
     }
+}
+
+static candid_status encode_anyres(struct visual *v, const struct candid_image *image, const struct visual_plan *p,
+                                   float *tokens, const struct observer *observer, double *load_ms, double *encode_ms,
+                                   candid_error *error) {
+    const int size = v->w->image_size;
+    const size_t base = (size_t)v->w->grid * (size_t)v->w->grid * (size_t)v->n_embd_lm; /* floats of the base view */
+    const struct image_view whole = {.width = size, .height = size};
+    TRY(encode_view(v, image, &whole, tokens, observer, load_ms, encode_ms, error));
+    clip_tap(v->clip, NULL);
+    if (v->twin) {
+        TRY(project_twin(v, v->twin->tokens, encode_ms, error));
+        end_rows(v, p, v->twin->tokens + base);
+    }
+    for (int r = 0; r < p->tile_rows; r++) {
+        for (int c = 0; c < p->tile_cols; c++) {
+            const struct image_view tile = {p->width, p->height, c * size - p->left, r * size - p->top};
+            TRY(encode_view(v, image, &tile, v->view, observer, load_ms, encode_ms, error));
+            place_tile(v, p, r, c, tokens + base);
+            if (v->twin) {
+                TRY(project_twin(v, v->view, encode_ms, error));
+                place_tile(v, p, r, c, v->twin->tokens + base);
+            }
+        }
+    }
+    end_rows(v, p, tokens + base);
     return CANDID_OK;
 }
 
 candid_status visual_encode(struct visual *v, const struct candid_image *image, const struct visual_plan *plan,
                             float *tokens, const struct observer *observer, double *load_ms, double *encode_ms,
                             candid_error *error) {
+    v->n_seen = 0;
     if (plan->mode == CANDID_PREPROCESS_ANYRES) {
         return encode_anyres(v, image, plan, tokens, observer, load_ms, encode_ms, error);
     }
     const struct clip_weights *w = v->w;
     const double start = clock_ms();
     TRY(image_preprocess(image, plan->mode, w->image_size, w->mean, w->std, v->pixels, error));
-    return encode(v, start, tokens, observer, load_ms, encode_ms, error);
+    TRY(encode(v, start, tokens, observer, load_ms, encode_ms, error));
+    return v->twin ? project_twin(v, v->twin->tokens, encode_ms, error) : CANDID_OK;
+}
+
+/* ---- choosing tokens ---- */
+
+int visual_newline_token(const struct visual_plan *plan, const struct clip_weights *w) {
+    return plan->mode == CANDID_PREPROCESS_ANYRES && plan->rows > 0 ? w->grid * w->grid + plan->cols : -1;
+}
+
+void visual_gather(struct backend *b, const float *tokens, const int *index, int n, int n_embd, float *out) {
+    for (int i = 0; i < n; i++) {
+        b->ops->copy(b, out + (size_t)i * (size_t)n_embd, tokens + (size_t)index[i] * (size_t)n_embd,
+                     (size_t)n_embd * sizeof(float));
+    }
 }

@@ -7,7 +7,7 @@
 Writes, from fixed seeds:
   tests/data/images/*               encoded images of every format and pixel type that is read
   tests/golden/decode/*.rgb         their pixels by Pillow's convert("RGB"), raw (height, width, 3)
-  tests/golden/resize/*.png         Pillow's Image.resize(..., BICUBIC)
+  tests/golden/resize/*.png         Pillow's Image.resize(..., BICUBIC); *_lanczos.png: LANCZOS
   tests/golden/preprocess/*.f32     encoder inputs (3, size, size): transformers' CLIPImageProcessor (crop), and LLaVA's
                                     expand2square in front of it (pad)
   tests/fuzz/corpus/image/*         the small ones of the images again, as seeds
@@ -79,6 +79,21 @@ for name, pixels in sources.items():
     for size in sizes[name]:
         resized = Image.fromarray(pixels).resize(size, Image.BICUBIC)
         resized.save(GOLDEN / "resize" / f"{name}_{size[0]}x{size[1]}.png", optimize=True)
+lanczos_sizes = {
+    "noise": [(61, 20), (30, 47), (90, 71), (1, 1), (600, 9)],
+    "binary": [(13, 50), (80, 66)],
+    "row": [(50, 1), (5, 3)],
+    "column": [(4, 9)],
+    "dot": [(9, 6)],
+    "large": [(28, 21)],
+    "wide": [(17, 17), (300, 2)],
+    "tall": [(3, 190)],
+    "gradient": [(100, 75)],
+}
+for name, wanted in lanczos_sizes.items():
+    for size in wanted:
+        resized = Image.fromarray(sources[name]).resize(size, Image.LANCZOS)
+        resized.save(GOLDEN / "resize" / f"{name}_{size[0]}x{size[1]}_lanczos.png", optimize=True)
 
 # ---- preprocessing -----------------------------------------------------------------------------------------------
 

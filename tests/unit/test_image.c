@@ -472,6 +472,35 @@ static void resize_equals_pillow(void **state) {
     }
 }
 
+static void lanczos_equals_pillow(void **state) {
+    static const struct {
+        const char *name;
+        int width, height;
+    } cases[] = {
+        {"noise", 61, 20}, {"noise", 30, 47},  {"noise", 90, 71},  {"noise", 1, 1},
+        {"noise", 600, 9}, {"binary", 13, 50}, {"binary", 80, 66}, {"row", 50, 1},
+        {"row", 5, 3},     {"column", 4, 9},   {"dot", 9, 6},      {"large", 28, 21},
+        {"wide", 17, 17},  {"wide", 300, 2},   {"tall", 3, 190},   {"gradient", 100, 75},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char name[64], path[1024];
+        snprintf(name, sizeof name, "%s.png", cases[i].name);
+        candid_image *image = load_source(name), *resized = NULL;
+        assert_int_equal(image_resize_lanczos(image, cases[i].width, cases[i].height, &resized, NULL), CANDID_OK);
+        snprintf(path, sizeof path, TEST_GOLDEN "/resize/%s_%dx%d_lanczos.png", cases[i].name, cases[i].width,
+                 cases[i].height);
+        candid_image *expected = load(path);
+        assert_int_equal(resized->width, expected->width);
+        assert_int_equal(resized->height, expected->height);
+        if (memcmp(resized->rgb, expected->rgb, 3 * (size_t)expected->width * (size_t)expected->height) != 0) {
+            fail_msg("%s resized to %d×%d by Lanczos differs from Pillow", name, cases[i].width, cases[i].height);
+        }
+        candid_image_free(expected);
+        candid_image_free(resized);
+        candid_image_free(image);
+    }
+}
+
 /* Grey, palette, alpha, one bit, interlaced, other containers: converted to RGB, then resized. */
 static void resize_of_other_modes_equals_pillow(void **state) {
     static const char *const names[] = {"grey.png",
@@ -525,6 +554,35 @@ static void resize_of_two_pixels(void **state) {
     assert_int_equal(image_resize_bicubic(image, 0, 4, &resized, &error), CANDID_ERROR_ARGUMENT);
     assert_int_equal(image_resize_bicubic(image, 65536, 65536, &resized, &error), CANDID_ERROR_ARGUMENT);
     assert_null(resized);
+    candid_image_free(image);
+}
+
+/* ---- crop -------------------------------------------------------------------------------------- */
+
+static void crops(void **state) {
+    uint8_t bytes[3 * 4 * 3];
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (uint8_t)i;
+    }
+    candid_image *image, *part = NULL;
+    candid_error error;
+    assert_int_equal(candid_image_from_rgb(bytes, 4, 3, 12, &image, NULL), CANDID_OK);
+    assert_int_equal(image_crop(image, &(struct image_box){1, 1, 3, 3}, &part, NULL), CANDID_OK);
+    assert_int_equal(part->width, 2);
+    assert_int_equal(part->height, 2);
+    static const uint8_t expected[] = {15, 16, 17, 18, 19, 20, 27, 28, 29, 30, 31, 32};
+    assert_memory_equal(part->rgb, expected, sizeof expected);
+    candid_image_free(part);
+    assert_int_equal(image_crop(image, &(struct image_box){0, 0, 4, 3}, &part, NULL), CANDID_OK);
+    assert_memory_equal(part->rgb, bytes, sizeof bytes);
+    candid_image_free(part);
+    part = NULL;
+    static const struct image_box wrong[] = {{-1, 0, 2, 2}, {0, -1, 2, 2}, {0, 0, 5, 2}, {0, 0, 2, 4},
+                                             {2, 0, 2, 2},  {0, 2, 2, 2},  {3, 0, 1, 2}, {INT32_MIN, 0, INT32_MAX, 1}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_int_equal(image_crop(image, &wrong[i], &part, &error), CANDID_ERROR_ARGUMENT);
+        assert_null(part);
+    }
     candid_image_free(image);
 }
 
@@ -645,6 +703,8 @@ int main(void) {
         cmocka_unit_test(resize_equals_pillow),
         cmocka_unit_test(resize_of_other_modes_equals_pillow),
         cmocka_unit_test(resize_of_two_pixels),
+        cmocka_unit_test(lanczos_equals_pillow),
+        cmocka_unit_test(crops),
         cmocka_unit_test(padding_is_centred),
         cmocka_unit_test(inputs_equal_transformers),
         cmocka_unit_test(padding_equals_a_padded_image),
