@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/sights.h"
 #include "core/status.h"
 #include "vision/image.h"
 
@@ -17,6 +18,7 @@ void request_free(struct request *r) {
         plan_free(b->plan);
         prompt_free(&b->prompt);
         free(b->spans);
+        free(b->views);
     }
     branch_list_free(&r->list);
     plan_free(r->plan);
@@ -99,26 +101,6 @@ static candid_status branch_prompt(const candid_context *c, const char *conversa
     return status;
 }
 
-/* Prompt and spans of branch i. */
-static candid_status prepare_branch(const candid_context *c, const char *conversation, const char *request,
-                                    struct request *r, int i, candid_error *error) {
-    const struct branch *b = &r->list.branches[i];
-    struct request_branch *to = &r->branches[i];
-    TRY(branch_prompt(c, conversation, request, r, b, &to->prompt, error));
-    to->spans = calloc(r->n_images + 1, sizeof *to->spans);
-    if (!to->spans) {
-        return fail_memory(error, "a branch", (r->n_images + 1) * sizeof *to->spans);
-    }
-    for (size_t k = 0; k < r->n_images; k++) {
-        to->spans[k] = r->spans[k];
-        if (b->sight == SIGHT_CHOSEN) {
-            const int n = b->n_chosen < r->spans[k].n_tokens ? b->n_chosen : r->spans[k].n_tokens;
-            to->spans[k] = (struct image_span){.n_tokens = n};
-        }
-    }
-    return CANDID_OK;
-}
-
 static candid_status prepare(candid_context *c, const candid_image *const *images, const char *prompt,
                              const candid_generate_params *params, struct request *r, candid_error *error) {
     const char *conversation = params->conversation     ? params->conversation
@@ -146,7 +128,8 @@ static candid_status prepare(candid_context *c, const candid_image *const *image
         r->spans[i].order = r->spans[i].grid_h > 0 ? r->needs.order : IMAGE_RASTER;
     }
     for (int i = 0; i < r->list.n; i++) {
-        TRY(prepare_branch(c, conversation, asked, r, i, error));
+        TRY(branch_prompt(c, conversation, asked, r, &r->list.branches[i], &r->branches[i].prompt, error));
+        TRY(sights_plan(c, images, r, i, error));
     }
     return CANDID_OK;
 }
@@ -202,83 +185,6 @@ int64_t request_cache_tokens(const struct request *r, int max_new) {
     return tokens;
 }
 
-/* ---- images -------------------------------------------------------------------------------------- */
-
-/* Makes room for n_tokens visual tokens, and the encoder itself at the first image. */
-static candid_status prepare_vision(candid_context *c, size_t n_tokens, candid_error *error) {
-    const struct candid_model *m = c->model;
-    if (!c->visual) {
-        TRY(visual_create(&m->clip, m->llama.n_embd, c->backend, &c->visual, error));
-    }
-    if (n_tokens > c->visual_capacity) {
-        c->backend->ops->release(c->backend, c->visual_tokens);
-        c->visual_tokens = NULL;
-        c->visual_capacity = 0;
-        void *memory;
-        TRY(c->backend->ops->alloc(c->backend, n_tokens * (size_t)m->llama.n_embd * sizeof(float), &memory, error));
-        c->visual_tokens = memory;
-        c->visual_capacity = n_tokens;
-    }
-    return CANDID_OK;
-}
-
-static candid_status make_taps(const candid_context *c, struct request *r, candid_error *error) {
-    const size_t n_patches = (size_t)model_image_tokens(c->model), n = r->n_images * (size_t)r->needs.n_vision_blocks;
-    r->taps = calloc(n + 1, sizeof *r->taps);
-    r->of_cls = calloc(n * n_patches + 1, sizeof *r->of_cls);
-    if (!r->taps || !r->of_cls) {
-        return fail_memory(error, "the class token's attention", n * n_patches * sizeof *r->of_cls);
-    }
-    for (size_t i = 0; i < n; i++) {
-        r->taps[i] = (struct vision_tap){.block = r->needs.vision_blocks[i % (size_t)r->needs.n_vision_blocks],
-                                         .n = (int)n_patches,
-                                         .of_cls = r->of_cls + i * n_patches};
-    }
-    return CANDID_OK;
-}
-
-static candid_status encode_images(candid_context *c, const candid_image *const *images, struct request *r,
-                                   const struct observer *observer, candid_error *error) {
-    size_t n_tokens = 0;
-    for (size_t i = 0; i < r->n_images; i++) {
-        n_tokens += (size_t)r->spans[i].n_tokens;
-    }
-    TRY(make_taps(c, r, error));
-    if (n_tokens == 0) {
-        return CANDID_OK;
-    }
-    TRY(prepare_vision(c, n_tokens, error));
-    float *tokens = c->visual_tokens;
-    const int n_taps = r->needs.n_vision_blocks;
-    candid_status status = CANDID_OK;
-    for (size_t i = 0; status == CANDID_OK && i < r->n_images; i++) {
-        const struct clip_taps taps = {r->needs.vision_blocks, n_taps,
-                                       n_taps ? r->taps[i * (size_t)n_taps].of_cls : NULL};
-        visual_tap(c->visual, n_taps ? &taps : NULL);
-        status = visual_encode(c->visual, images[i], &r->views[i], tokens, observer, &r->load_ms, &r->encode_ms, error);
-        visual_tap(c->visual, NULL);
-        tokens += (size_t)r->spans[i].n_tokens * (size_t)c->model->llama.n_embd;
-    }
-    return status;
-}
-
-/* What a branch sees, if it is not what the main row sees. */
-static candid_status encode_branch(candid_context *c, const candid_image *const *images, struct request *r, int i,
-                                   const struct observer *observer, candid_error *error) {
-    struct request_branch *b = &r->branches[i];
-    switch (r->list.branches[i].sight) {
-    case SIGHT_SAME: b->visual_tokens = c->visual_tokens; return CANDID_OK;
-    case SIGHT_NONE: return CANDID_OK;
-    case SIGHT_NOISE:
-    case SIGHT_CHOSEN:
-    case SIGHT_SCALED:
-    case SIGHT_MASKED: break;
-    }
-    (void)images;
-    (void)observer;
-    return fail(error, CANDID_ERROR_UNSUPPORTED, "sight");
-}
-
 /* ---- plans --------------------------------------------------------------------------------------- */
 
 static candid_status compile_branch(const candid_context *c, struct request *r, int i, const candid_config *config,
@@ -304,7 +210,7 @@ static candid_status compile_branch(const candid_context *c, struct request *r, 
 
 candid_status request_encode(candid_context *c, const candid_image *const *images, struct request *r,
                              const candid_config *config, const struct observer *observer, candid_error *error) {
-    TRY(encode_images(c, images, r, observer, error));
+    TRY(sights_encode(c, images, r, observer, error));
     if (c->model->facts.trained_with_cca && r->n_images > 0 && r->needs.order != IMAGE_RINGS) {
         log_write(&c->model->log, CANDID_LOG_WARN,
                   "%s was trained with concentric causal attention and runs without it; switch cca on", c->model->name);
@@ -317,10 +223,7 @@ candid_status request_encode(candid_context *c, const candid_image *const *image
     }
     layout_free(&layout);
     for (int i = 0; status == CANDID_OK && i < r->list.n; i++) {
-        status = encode_branch(c, images, r, i, observer, error);
-        if (status == CANDID_OK) {
-            status = compile_branch(c, r, i, config, error);
-        }
+        status = compile_branch(c, r, i, config, error);
     }
     return status;
 }

@@ -11,9 +11,10 @@
 /* A branch that the answer's row is contrasted with. */
 struct request_branch {
     struct prompt prompt;
-    struct image_span *spans; /* [n_images] */
-    float *visual_tokens;     /* device: its own, or the context's where it sees what the main row sees */
-    bool own_tokens;          /* visual_tokens is released with the request */
+    struct image_span *spans;  /* [n_images] */
+    struct visual_plan *views; /* [n_images] of the images it sees, where those have another size */
+    float *visual_tokens;      /* device: its own, or the context's where it sees what the main row sees */
+    bool own_tokens;           /* visual_tokens is released with the request */
     struct plan *plan;
 };
 

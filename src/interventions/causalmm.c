@@ -9,6 +9,7 @@
  */
 #include <string.h>
 
+#include "core/status.h"
 #include "interventions/branch.h"
 #include "interventions/common.h"
 
@@ -55,6 +56,20 @@ static candid_status branches(const struct settings *s, struct branch_list *list
     return status;
 }
 
+/* The plan of the language branch. */
+static candid_status compile(const struct settings *s, struct compile_job *job, candid_error *error) {
+    static const enum replace_mode modes[] = {REPLACE_REVERSE, REPLACE_REVERSE_NORMALISED, REPLACE_UNIFORM,
+                                              REPLACE_RANDOM, REPLACE_SHUFFLE};
+    const int mode = index_of(language_modes, setting_string(s, "language"));
+    struct plan_step *step = NULL;
+    TRY(plan_add(job->plan, PLAN_ATTENTION, job->method, &step, error));
+    TRY(select_layers(s, "language_layers", job, step->layers, NULL, error));
+    step->rows = ROW_ALL;
+    step->edit = (struct attention_edit){
+        .kind = EDIT_PROBS_REPLACE, .replace = modes[mode - 1], .seed = (uint64_t)setting_int(s, "seed")};
+    return CANDID_OK;
+}
+
 static const struct method_option options[] = {
     {"vision", OPTION_CHOICE, "\"reversed\"", "\"shuffle\"", "\"shuffle\"", 0, 0, vision_modes,
      "Counterfactual attention of the image encoder; off: no such branch."},
@@ -85,5 +100,6 @@ const struct method method_causalmm = {
                 "The-Martyr/CausalMM",
     .options = options,
     .n_options = sizeof options / sizeof *options,
+    .compile = compile,
     .branches = branches,
 };

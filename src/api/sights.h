@@ -1,0 +1,15 @@
+/* What the rows of a request see: visual tokens of the images as they are, and as branches are shown them. */
+#ifndef CANDID_API_SIGHTS_H
+#define CANDID_API_SIGHTS_H
+
+#include "api/request.h"
+
+/* Decides what branch i sees: fills its spans, and its views where its images have another size. */
+candid_status sights_plan(const candid_context *c, const candid_image *const *images, struct request *r, int i,
+                          candid_error *error);
+
+/* Encodes the images to c->visual_tokens, and for every branch what it sees of them. */
+candid_status sights_encode(candid_context *c, const candid_image *const *images, struct request *r,
+                            const struct observer *observer, candid_error *error);
+
+#endif
