@@ -8,6 +8,7 @@
 #include "api/handles.h"
 #include "api/params.h"
 #include "api/request.h"
+#include "api/second_look.h"
 #include "core/status.h"
 #include "decode/generate.h"
 
@@ -140,12 +141,36 @@ static candid_status answer(candid_context *c, const candid_image *const *images
     TRY_GOTO(generate(&g, &r->out, error), status, done);
     r->out.stats.load_ms = request->load_ms;
     r->out.stats.encode_ms = request->encode_ms;
+    if (request->look) {
+        r->out.stats.load_ms += request->look->load_ms;
+        r->out.stats.encode_ms += request->look->encode_ms;
+        r->out.stats.prefill_ms += request->look->prefill_ms;
+    }
     TRY_GOTO(request_report(request, &r->out, &r->interventions, error), status, done);
     status = publish(r, error);
 done:
     kv_seq_free(seq);
     kv_cache_free(own);
     return status;
+}
+
+/* A whole request. look: the first look that led to it, or NULL. */
+static candid_status ask(candid_context *c, const candid_image *const *images, size_t n_images, const char *prompt,
+                         const candid_generate_params *params, const struct second_look *look,
+                         const candid_result **out, candid_error *error) {
+    struct request request;
+    TRY(request_prepare(c, images, n_images, prompt, params, &request, error));
+    request.look = look;
+    struct result *r = calloc(1, sizeof *r);
+    candid_status status =
+        r ? answer(c, images, &request, params, r, error) : fail_memory(error, "a result", sizeof *r);
+    request_free(&request);
+    if (status != CANDID_OK) {
+        candid_result_free(r ? &r->public : NULL);
+        return status;
+    }
+    *out = &r->public;
+    return CANDID_OK;
 }
 
 static candid_status check_call(const candid_context *c, const candid_image *const *images, size_t n_images,
@@ -172,16 +197,14 @@ candid_status candid_generate(candid_context *c, const candid_image *const *imag
     TRY(params_read(&params, sizeof params, given, "candid_generate_params", error));
     TRY(check_params(&params, error));
 
-    struct request request;
-    TRY(request_prepare(c, images, n_images, prompt, &params, &request, error));
-    struct result *r = calloc(1, sizeof *r);
-    candid_status status =
-        r ? answer(c, images, &request, &params, r, error) : fail_memory(error, "a result", sizeof *r);
-    request_free(&request);
-    if (status != CANDID_OK) {
-        candid_result_free(r ? &r->public : NULL);
-        return status;
+    struct look_options options;
+    TRY(look_options_from(params.config, &options, error));
+    if (options.kind == LOOK_ONCE) {
+        return ask(c, images, n_images, prompt, &params, NULL, out, error);
     }
-    *out = &r->public;
-    return CANDID_OK;
+    struct second_look look;
+    TRY(second_look(c, images, n_images, prompt, &params, &options, &look, error));
+    const candid_status status = ask(c, look.images, look.n_images, look.prompt, &params, &look, out, error);
+    second_look_free(&look);
+    return status;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "api/request.h"
+#include "api/second_look.h"
 #include "core/status.h"
 
 /* The method's entry, made if it is not there. */
@@ -82,6 +83,16 @@ static void report_opera(const struct search_note *n, cJSON *all) {
     }
 }
 
+static void report_look(const struct second_look *look, cJSON *all) {
+    cJSON *one = entry(all, look->options->method->name);
+    const int box[] = {look->box.x0, look->box.y0, look->box.x1, look->box.y1};
+    if (one) {
+        cJSON_AddBoolToObject(one, "active", true);
+        cJSON_AddItemToObject(one, "box", cJSON_CreateIntArray(box, 4));
+        cJSON_AddNumberToObject(one, "images_shown", (double)look->n_images);
+    }
+}
+
 candid_status request_report(const struct request *r, const struct generated *out, char **text, candid_error *error) {
     cJSON *report = interventions_report(r->plan);
     for (int i = 0; report && i < r->list.n_idle; i++) {
@@ -91,6 +102,9 @@ candid_status request_report(const struct request *r, const struct generated *ou
     }
     for (int i = 0; report && out && i < r->list.n; i++) {
         report_branch(&r->list.branches[i], &r->inputs[i], report);
+    }
+    if (report && r->look) {
+        report_look(r->look, report);
     }
     if (report && out) {
         report_search(&r->decoding, out, report);

@@ -34,6 +34,7 @@ struct request {
     struct request_branch branches[MAX_BRANCHES];
     struct branch_input inputs[MAX_BRANCHES]; /* what the generation gets of them, and counts */
     double load_ms, encode_ms;
+    const struct second_look *look; /* the first look that led to this request, or NULL; borrowed */
 };
 
 /* Renders and tokenises the prompts, decides how each image is seen and how the answer is searched for. On failure
