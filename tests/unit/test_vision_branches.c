@@ -629,6 +629,30 @@ static void noise_on_every_view(void **state) {
     }
 }
 
+/* Of a LLaVA-NeXT image the whole, squeezed into one view, is watched and none of the tiles: as a square image alone.
+ */
+static void the_first_view_is_watched(void **state) {
+    (void)state;
+    struct subject s;
+    subject_open(&s, "next_vicuna", CANDID_PRECISION_EXACT);
+    candid_image *image = load("square.png");
+    assert_int_equal(image->width, image->height);
+    static float seen[2][3][TOKENS * TOKENS * 8];
+    assert_true(s.model->clip.n_head <= 8 && s.model->clip.grid * s.model->clip.grid == PATCHES);
+    for (int m = 0; m < 2; m++) {
+        const struct clip_probe probes[] = {
+            {CLIP_PROBE_CLS_WIDE, 1, seen[m][0]}, {CLIP_PROBE_CLS, 0, seen[m][1]}, {CLIP_PROBE_MAP, 1, seen[m][2]}};
+        const struct visual_plan plan = plan_of(&s, m ? CANDID_PREPROCESS_ANYRES : CANDID_PREPROCESS_CROP, image);
+        assert_int_equal(plan.span.n_tokens > PATCHES, m);
+        OK(visual_watch(s.visual, probes, 3, error));
+        s.b->ops->release(s.b, encode(&s, image, &plan, NULL));
+    }
+    assert_true(seen[0][0][0] > 0 && seen[0][1][0] > 0 && seen[0][2][0] > 0);
+    assert_memory_equal(seen[0], seen[1], sizeof seen[0]);
+    candid_image_free(image);
+    subject_close(&s);
+}
+
 /* The twin's tokens of a LLaVA-NeXT image, put together by hand from the features of every view. */
 static void twin_of_every_view(void **state) {
     (void)state;
@@ -724,6 +748,7 @@ int main(void) {
         cmocka_unit_test(equal_to_transformers),
         cmocka_unit_test(interpolation_equals_torch),
         cmocka_unit_test(noise_on_every_view),
+        cmocka_unit_test(the_first_view_is_watched),
         cmocka_unit_test(twin_of_every_view),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
