@@ -1,5 +1,5 @@
 """Makes tests/golden/vision_branches.safetensors: what DAMRO and CausalMM read and make in the image encoder, computed by
-transformers and torch. Read by tests/unit/test_vision_branches.c.
+transformers and torch. Read by tests/unit/test_vision_branches.c and test_counterfactual.c.
 
     python3 -m venv /tmp/hf && /tmp/hf/bin/pip install -r tests/golden/requirements-hf.txt
     /tmp/hf/bin/python tests/golden/make_vision_branches.py            # writes the file
