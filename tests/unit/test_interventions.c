@@ -14,32 +14,13 @@
 #include <cJSON.h>
 #include <cmocka.h>
 
-#include "../support/ok.h"
+#include "../support/golden_run.h"
 #include "api/request.h"
 #include "model/safetensors.h"
 
 #define ROOT         TEST_GOLDEN "/interventions/"
 #define STEPS        16
 #define CONVERSATION "USER: <image>\n{prompt} ASSISTANT:"
-
-static const char *text_of(const cJSON *item, const char *name) {
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItem(item, name));
-    assert_non_null(text);
-    return text;
-}
-
-static cJSON *read_cases(void) {
-    FILE *f = fopen(ROOT "cases.json", "rb");
-    assert_non_null(f);
-    char *text = malloc(1 << 22);
-    assert_non_null(text);
-    const size_t size = fread(text, 1, 1 << 22, f);
-    fclose(f);
-    cJSON *cases = cJSON_ParseWithLength(text, size);
-    free(text);
-    assert_true(cJSON_IsArray(cases));
-    return cases;
-}
 
 /* ---- one case ---- */
 
@@ -69,48 +50,14 @@ static void see(void *user_data, enum site site, int layer, const float *data, i
     w->chosen[w->step++] = best;
 }
 
-struct runner {
-    candid_precision precision;
-    candid_context *context; /* of the model `path` */
-    candid_model *model;
-    char path[512];
-};
-
-static void runner_close(struct runner *r) {
-    candid_context_free(r->context);
-    candid_model_free(r->model);
-    r->context = NULL;
-    r->model = NULL;
-}
-
-static void runner_open(struct runner *r, const char *model) {
-    char path[512];
-    snprintf(path, sizeof path, PROJECT_ROOT "/%s", model);
-    if (r->model && strcmp(path, r->path) == 0) {
-        return;
-    }
-    runner_close(r);
-    strcpy(r->path, path);
-    candid_model_params params = candid_model_params_default();
-    params.precision = r->precision;
-    params.n_threads = 2;
-    OK(candid_model_open(path, &params, &r->model, error));
-    OK(candid_context_create(r->model, NULL, &r->context, error));
-}
-
 /* Answers the case's prompt with its tokens; returns the error of the logits and how many tokens would have been
  * chosen. */
 static double run_case(struct runner *r, const cJSON *item, const struct safetensors *recorded, int *agreed,
                        char **report) {
     runner_open(r, text_of(item, "model"));
-    char path[512], name[128];
-    snprintf(path, sizeof path, PROJECT_ROOT "/%s", text_of(item, "image"));
-    candid_image *image = NULL;
-    OK(candid_image_load(path, &image, error));
-    char *json = cJSON_PrintUnformatted(cJSON_GetObjectItem(item, "config"));
-    candid_config *config = NULL;
-    OK(candid_config_parse(json, strlen(json), "case", &config, error));
-    cJSON_free(json);
+    char name[128];
+    candid_image *image = case_image(item);
+    candid_config *config = case_config(item);
     for (int i = 0; i < 2; i++) { /* recorded without their contrast, which is a case of its own elsewhere */
         const char *const method[] = {"pai", "paint"}, *const off[] = {"pai.gamma=1", "paint.gamma=1"};
         if (cJSON_HasObjectItem(cJSON_GetObjectItem(item, "config"), method[i])) {
@@ -187,7 +134,7 @@ static double leeway(const char *name, candid_precision precision) {
 }
 
 static void run_all(candid_precision precision, double bound, bool tokens_agree) {
-    cJSON *cases = read_cases();
+    cJSON *cases = read_cases(ROOT "cases.json");
     struct runner r = {.precision = precision};
     double worst = 0;
     int failed = 0, n = 0;
