@@ -68,14 +68,13 @@ enum attention_edit_kind {
     EDIT_PROBS_REPLACE,   /* the keys a row sees get other probabilities, see enum replace_mode */
 };
 
-/* What a row's probabilities a_k become, k counting the n keys it sees. */
+/* What a row's probabilities a_k become; k counts the n keys it sees. */
 enum replace_mode {
     REPLACE_REVERSE,            /* max(a) - a_k */
     REPLACE_REVERSE_NORMALISED, /* the same divided by its sum; a row whose a_k are all equal is left alone */
     REPLACE_UNIFORM,            /* 1/n */
     REPLACE_RANDOM,             /* u_k / sum of u, u_k = ((draw(k) >> 40) + 1/2) / 2^24 */
-    REPLACE_SHUFFLE, /* permuted: for i from n-1 down to 1 numbers i and (draw(i) >> 32) * (i + 1) >> 32 change places
-                      */
+    REPLACE_SHUFFLE, /* permuted: for i = n-1 .. 1 a_i and a_j change places, j = (draw(i) >> 32) * (i + 1) >> 32 */
 };
 
 /*
@@ -138,8 +137,8 @@ struct attention_row {
     int also_begin, also_end;      /* and these, also_begin >= n_keys; none when also_end is 0 */
     int number;                    /* of the row in its sequence, for random numbers */
     const struct row_edits *edits; /* or NULL */
-    const struct row_probe
-        *probes; /* [n_probes]; a probed row is computed as an edited one, which may round otherwise */
+    /* A probed row is computed as an edited one is, which on a fast path may round differently. */
+    const struct row_probe *probes; /* [n_probes] */
     int n_probes;
 };
 
