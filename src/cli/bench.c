@@ -7,6 +7,7 @@
 
 #include "api/handles.h"
 #include "cli/bench_methods.h"
+#include "cli/bench_searches.h"
 #include "cli/cli.h"
 #include "core/clock.h"
 
@@ -14,7 +15,8 @@ struct bench {
     struct run_options options; /* model, mmproj, threads, precision, kv */
     int prefill, decode, rows;
     bool encode, json;
-    const char *methods; /* configurations to compare with nothing, or NULL */
+    const char *methods;  /* configurations to compare with nothing, or NULL */
+    const char *searches; /* searches to compare with greedy, or NULL */
     int rounds;
     double prefill_ms, decode_ms, encode_ms, decode_bytes;
 };
@@ -27,7 +29,10 @@ static const char help[] =
     "per decode step and the peak memory of the process.\n\n"
     "       candid bench --methods LIST [--rounds N] [--decode N] [--model FILE] …\n\n"
     "Times a LLaVA-1.5 prompt and N decode steps without and with each configuration, in turns: LIST is\n"
-    "like \"pai,vhr,var.sink_dims=[0,1]+var.tau=3\". Prints the ratios of the medians.\n";
+    "like \"pai,vhr,var.sink_dims=[0,1]+var.tau=3\". Prints the ratios of the medians.\n\n"
+    "       candid bench --searches LIST [--prefill N] [--rounds N] [--decode N] [--model FILE] …\n\n"
+    "Times N tokens of each search after a prompt of N tokens, against greedy search before and after it:\n"
+    "LIST is like \"contrast,decode.beams=5,opera=true\"; contrast-N has N branches.\n";
 
 static candid_status time_decoder(struct bench *b, candid_context *c, candid_error *error) {
     const struct llama_weights *w = &c->model->llama;
@@ -162,6 +167,28 @@ static candid_status compare_methods(const struct bench *b, candid_context *c, c
     return status;
 }
 
+static candid_status compare_searches(const struct bench *b, candid_context *c, candid_error *error) {
+    cJSON *out = cJSON_CreateArray();
+    const candid_status status = bench_searches(c, b->searches, b->prefill, b->rounds, b->decode, out, error);
+    if (status == CANDID_OK && b->json) {
+        char *text = cJSON_PrintUnformatted(out);
+        puts(text ? text : "[]");
+        cJSON_free(text);
+    } else if (status == CANDID_OK) {
+        puts("search                                    ms/token   greedy  ratio  rows/step  tokens");
+        for (const cJSON *one = out->child; one; one = one->next) {
+            printf("%-40.40s %9.2f %8.2f %6.3f %10.2f %7d\n", cJSON_GetObjectItem(one, "search")->valuestring,
+                   cJSON_GetObjectItem(one, "ms_per_token")->valuedouble,
+                   cJSON_GetObjectItem(one, "greedy_ms_per_token")->valuedouble,
+                   cJSON_GetObjectItem(one, "ratio")->valuedouble,
+                   cJSON_GetObjectItem(one, "rows_per_step")->valuedouble,
+                   cJSON_GetObjectItem(one, "tokens")->valueint);
+        }
+    }
+    cJSON_Delete(out);
+    return status;
+}
+
 static int run(struct bench *b) {
     candid_model *model = NULL;
     int code = open_model(&b->options, &model);
@@ -183,6 +210,10 @@ static int run(struct bench *b) {
     } else {
         if (status == CANDID_OK && b->methods) {
             status = compare_methods(b, context, &error);
+        } else if (status == CANDID_OK && b->searches) {
+            status = compare_searches(b, context, &error);
+        }
+        if (b->methods || b->searches) {
             b->encode = false;
             b->prefill = 0;
         }
@@ -192,7 +223,7 @@ static int run(struct bench *b) {
         if (status == CANDID_OK && b->prefill > 0) {
             status = time_decoder(b, context, &error);
         }
-        if (status == CANDID_OK && !b->methods) {
+        if (status == CANDID_OK && !b->methods && !b->searches) {
             report(b, model);
         } else if (status != CANDID_OK) {
             complain("%s", error.message);
@@ -205,7 +236,7 @@ static int run(struct bench *b) {
 }
 
 int command_bench(int argc, char **argv) {
-    enum { MODEL = 256, MMPROJ, THREADS, PRECISION, PREFILL, DECODE, ROWS, ENCODE, JSON, METHODS, ROUNDS };
+    enum { MODEL = 256, MMPROJ, THREADS, PRECISION, PREFILL, DECODE, ROWS, ENCODE, JSON, METHODS, SEARCHES, ROUNDS };
     static const struct option options[] = {
         {"model", required_argument, NULL, MODEL},
         {"mmproj", required_argument, NULL, MMPROJ},
@@ -217,6 +248,7 @@ int command_bench(int argc, char **argv) {
         {"encode", no_argument, NULL, ENCODE},
         {"json", no_argument, NULL, JSON},
         {"methods", required_argument, NULL, METHODS},
+        {"searches", required_argument, NULL, SEARCHES},
         {"rounds", required_argument, NULL, ROUNDS},
         {"help", no_argument, NULL, 'h'},
         {0},
@@ -238,6 +270,7 @@ int command_bench(int argc, char **argv) {
         case ENCODE: b.encode = true; break;
         case JSON: b.json = true; break;
         case METHODS: b.methods = optarg; break;
+        case SEARCHES: b.searches = optarg; break;
         case ROUNDS: b.rounds = atoi(optarg); break;
         case 'h': fputs(help, stdout); return EXIT_OK;
         default: return EXIT_USAGE;
@@ -245,8 +278,9 @@ int command_bench(int argc, char **argv) {
     }
     b.prefill = b.methods ? 0 : b.prefill;
     if (b.prefill < 0 || b.decode < 0 || b.rows < 1 || b.rows > 64 || b.options.n_threads < 0 || b.rounds < 1 ||
-        b.rounds > 32 || (b.methods && b.decode < 1)) {
-        complain("expected --prefill and --decode of 0 or more (1 with --methods), --rows from 1 to 64, --rounds from "
+        b.rounds > 32 || ((b.methods || b.searches) && b.decode < 1) || (b.searches && b.prefill < 16)) {
+        complain("expected --prefill and --decode of 0 or more (--decode at least 1 with --methods and --searches, "
+                 "--prefill at least 16 with --searches), --rows from 1 to 64, --rounds from "
                  "1 to 32");
         return EXIT_USAGE;
     }
