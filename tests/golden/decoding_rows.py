@@ -15,7 +15,7 @@ from make_interventions import (DEFAULTS as EDITS, IMAGE, ROOT, Edited, Oracle, 
 
 DEFAULTS = {
     **EDITS,
-    "pai": dict(EDITS["pai"], gamma=1.1, beta=0.1),
+    "pai": dict(EDITS["pai"], gamma=1.1, cutoff=0.1),
     "paint": dict(EDITS["paint"], gamma=1.1, cutoff=0.1),
     "vcd": dict(alpha=1.0, beta=0.1, noise_step=500, seed=0, first_token_only=False),
     "damro": dict(alpha=2.0, beta=0.1, tokens=10, block=-1, first_token_only=False),
@@ -48,22 +48,41 @@ def full(config):
 
 # ---- what branches are fed ------------------------------------------------------------------------------------------
 
-def mix(z):
-    """The finaliser of splitmix64."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xbf58476d1ce4e5b9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94d049bb133111eb)
-    return z ^ (z >> np.uint64(31))
-
-
 def noise(count, seed):
-    """VCD: the standard normal numbers of a picture with so many values, f32."""
-    i, step = np.arange(count, dtype=np.uint64), np.uint64(0x9e3779b97f4a7c15)
-    with np.errstate(over="ignore"):
-        a = mix(np.uint64(seed) + (np.uint64(2) * i + np.uint64(1)) * step)
-        b = mix(np.uint64(seed) + (np.uint64(2) * i + np.uint64(2)) * step)
-    u1 = ((a >> np.uint64(11)).astype(np.float64) + 1) * 2.0 ** -53
-    u2 = (b >> np.uint64(11)).astype(np.float64) * 2.0 ** -53
-    return (np.sqrt(-2 * np.log(u1)) * np.cos(2 * np.pi * u2)).astype(np.float32)
+    """VCD: the standard normal numbers of a picture with so many values, f32: xoshiro256** (its state splitmix64's of the
+    seed's first output), Marsaglia's polar method."""
+    mask = (1 << 64) - 1
+
+    def splitmix(z):
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9 & mask
+        z = (z ^ (z >> 27)) * 0x94d049bb133111eb & mask
+        return z ^ (z >> 31)
+
+    golden = 0x9e3779b97f4a7c15
+    start = splitmix(seed + golden & mask)
+    state = [splitmix(start + (i + 1) * golden & mask) for i in range(4)]
+
+    def uniform():
+        s1 = state[1]
+        x = s1 * 5 & mask
+        x = ((x << 7 | x >> 57) & mask) * 9 & mask
+        t = s1 << 17 & mask
+        state[2] ^= state[0]
+        state[3] ^= state[1]
+        state[1] ^= state[2]
+        state[0] ^= state[3]
+        state[2] ^= t
+        state[3] = (state[3] << 45 | state[3] >> 19) & mask
+        return (x >> 11) * 2.0 ** -53
+
+    out = []
+    while len(out) < count:
+        u, v = 2 * uniform() - 1, 2 * uniform() - 1
+        square = u * u + v * v
+        if 0 < square < 1:
+            scale = math.sqrt(-2 * math.log(square) / square)
+            out += [u * scale, v * scale]
+    return np.array(out[:count], np.float64)
 
 
 def noised(pixels, step, seed):
@@ -72,13 +91,13 @@ def noised(pixels, step, seed):
     beta = (0.005 - 1e-5) / (1 + np.exp(-y)) + 1e-5
     kept = float(np.prod(1 - beta[:step + 1]))
     eps = torch.from_numpy(noise(pixels.numel(), seed)).reshape(pixels.shape)
-    return math.sqrt(kept) * pixels + math.sqrt(1 - kept) * eps
+    return (math.sqrt(kept) * pixels.double() + math.sqrt(1 - kept) * eps).float()
 
 
 def counterfactual_scale(attention, mode, side):
     """CausalMM: a scale for each image token from the attention maps (heads, 1 + K, 1 + K) of a ViT block."""
     m = attention.double()
-    m = torch.full_like(m, float(m.mean())) if mode == "uniform" else m.max() - m
+    m = torch.full_like(m, float(m.mean())) if mode == "uniform" else m.amax((1, 2), keepdim=True) - m
     small = torch.nn.functional.interpolate(m[None], size=(side, side), mode="bilinear", align_corners=False)
     return small[0].mean(0).flatten().float()
 
@@ -87,10 +106,11 @@ def counterfactual_attention(a, visible, mode):
     """CausalMM: probabilities a (heads, rows, keys) of a decoder layer turned into their counterfactual."""
     if mode == "uniform":
         return (visible / visible.sum(-1, keepdim=True)).float().expand_as(a)
-    a = (a.amax(-1, keepdim=True) - a).masked_fill(~visible, 0)
+    turned = (a.amax(-1, keepdim=True) - a).masked_fill(~visible, 0)
     if mode == "reverse_normalised":
-        a = a / a.sum(-1, keepdim=True).clamp_min(1e-30)
-    return a
+        total = turned.sum(-1, keepdim=True)
+        turned = torch.where(total > 0, turned / total, a)
+    return turned
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------
@@ -297,7 +317,7 @@ def bound(z, share):
 
 def dola(oracle, hidden, z, o):
     """(contrasted logits, what is cut off, hidden state chosen, how clearly, what KL(.||M) would have chosen)."""
-    candidates = range(0, oracle.n_layers, 2) if o["layers"] is None else sorted(layer_set(o["layers"], oracle.n_layers))
+    candidates = range(0, oracle.n_layers, 2) if o["layers"] is None else o["layers"]
     with torch.no_grad():
         early = torch.stack([oracle.model.lm_head(hidden[k]) for k in candidates])
     mature, early = torch.log_softmax(z.double(), -1), torch.log_softmax(early.double(), -1)
@@ -360,7 +380,7 @@ class Request:
             elif method == "lqcd":
                 branch(o["alpha"], o["beta"], oracle.prompt_of(conversation(question), seen))
             elif method in ("pai", "paint") and o["gamma"] != 1:
-                branch(o["gamma"] - 1, o["beta" if method == "pai" else "cutoff"], prompt.without_image())
+                branch(o["gamma"] - 1, o["cutoff"], prompt.without_image())
         self.layers_chosen, self.layers_other = {}, {}
 
     def combine(self, tokens):

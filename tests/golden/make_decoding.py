@@ -47,9 +47,9 @@ Options and defaults (w: weight of the branch):
 
   vcd       alpha 1 (w), beta 0.1, noise_step 500, seed 0, first_token_only false.  Branch: the noised picture
             sqrt(A) x + sqrt(1 - A) eps, x: the normalised pixels, A = prod_{i = 0..noise_step} (1 - b_i),
-            b_i = (0.005 - 1e-5) sigmoid(y_i) + 1e-5, y: 1000 points from -6 to 6.  eps of flat element i of (3, H, W): with
-            mix the finaliser of splitmix64, G = 0x9e3779b97f4a7c15, a = mix(seed + (2i+1)G), b = mix(seed + (2i+2)G) modulo
-            2^64: u = ((a >> 11) + 1) / 2^53, v = (b >> 11) / 2^53, eps = sqrt(-2 ln u) cos(2 pi v), f64 rounded to f32.
+            b_i = (0.005 - 1e-5) sigmoid(y_i) + 1e-5, y: 1000 points from -6 to 6.  eps over (3, H, W): normal
+            numbers by Marsaglia's polar method of two uniform ones, of the 53 high bits of xoshiro256**, whose state is
+            splitmix64's with the first output of splitmix64(seed) as state.
   damro     alpha 2 (w), beta 0.1, tokens 10, block -1, first_token_only false.  Branch: only the image tokens with the
             largest a, in descending order of a; the text follows at once.  a = softmax over all 1 + K tokens of
             q_class . k_j / sqrt(width), q and k: projections (with bias) of the block's normed input, heads not split.
@@ -57,18 +57,18 @@ Options and defaults (w: weight of the branch):
   causalmm  gamma 1 (w of each branch), epsilon 0.1 (cut-off), vision "off", "uniform", "reversed", vision_block -1, language
             "off", "reverse", "reverse_normalised", "uniform", language_layers "0-", first_token_only false.
             Vision branch: the features (input of the projector) of image token j times w_j: the block's probabilities
-            (heads, 1 + K, 1 + K), "uniform": all replaced by their mean, "reversed": maximum of all heads minus them;
+            (heads, 1 + K, 1 + K), "uniform": all replaced by their mean, "reversed": the maximum of the head minus them;
             bilinearly resized to the grid (half-pixel centres, no antialiasing), mean of the heads.
             Language branch: ordinary prompt; in these layers, for all rows and heads, the probabilities become: reverse: the row's
-            maximum minus them, 0 where the row may not see; reverse_normalised: that divided by its sum (0 where that is 0);
+            maximum minus them, 0 where the row may not see; reverse_normalised: that divided by its sum (unchanged where that is 0);
             uniform: 1 / number of visible keys.
   icd       alpha 1 (w), beta 0.1, prefix (text), place "system": branch's prompt is prefix + " USER: <image>\n{question}
             ASSISTANT:"; "question": "USER: <image>\n" + prefix + " {question} ASSISTANT:".
   lqcd      alpha 1 (w), beta 0.1, neutral (text).  The main row asks `neutral`, the branch the user's question.
-  pai       besides make_interventions.py's: gamma 1.1 (w = gamma - 1; 1: no branch), beta 0.1.  Branch: the prompt without
+  pai       besides make_interventions.py's: gamma 1.1 (w = gamma - 1; 1: no branch), cutoff 0.1.  Branch: the prompt without
             the image's ids, positions contiguous, nothing boosted.
   paint     likewise gamma 1.1; cut-off 0.1.
-  dola      layers null (hidden states 0, 2, 4, ... below the number of layers; 0: the embedding) or layers as text, cutoff 0.1.
+  dola      layers null (hidden states 0, 2, 4, ... below the number of layers; 0: the embedding) or a list of them, cutoff 0.1.
             Candidate k: lm_head of hidden state k of the last token without the final norm.  With p = softmax(z), q_k of the
             candidate, M = (p + q_k) / 2: the k with the largest mean over the vocabulary of (KL(M, p) + KL(M, q_k)) / 2,
             KL(a, b) = a (ln a - ln b), the first of equals, is contrasted: z becomes ln p - ln q_k; tokens
@@ -152,7 +152,7 @@ def contrasts(model):
 
 VARIANTS = {
     "vcd.first": dict(vcd=dict(first_token_only=True)), "vcd.no_cutoff": dict(vcd=dict(beta=0.0)),
-    "vcd.options": dict(vcd=dict(alpha=0.5, beta=0.3, noise_step=900, seed=12345678901)),
+    "vcd.options": dict(vcd=dict(alpha=0.5, beta=0.3, noise_step=900, seed=12345)),
     "damro.first": dict(damro=dict(first_token_only=True)),
     "damro.options": dict(damro=dict(alpha=1.0, beta=0.02, tokens=4, block=0)),
     "causalmm.reversed": dict(causalmm=dict(vision="reversed", language="off")),
@@ -165,10 +165,10 @@ VARIANTS = {
     "icd.question": dict(icd=dict(place="question")),
     "icd.options": dict(icd=dict(alpha=0.5, beta=0.2, prefix="It is a small dog.")),
     "lqcd.options": dict(lqcd=dict(alpha=2.0, beta=0.05, neutral="What is on the left?")),
-    "pai.options": dict(pai=dict(alpha=1.0, gamma=1.5, beta=0.2)), "pai.no_contrast": dict(pai=dict(gamma=1.0)),
+    "pai.options": dict(pai=dict(alpha=1.0, gamma=1.5, cutoff=0.2)), "pai.no_contrast": dict(pai=dict(gamma=1.0)),
     "pai.first": dict(pai=dict(gamma=1.3, boost_first_token=False)),
     "paint.options": dict(paint=dict(gamma=2.0)),
-    "dola.layers": dict(dola=dict(layers="1-3")), "dola.cutoff": dict(dola=dict(cutoff=0.5))}
+    "dola.layers": dict(dola=dict(layers=[1, 2, 3])), "dola.cutoff": dict(dola=dict(cutoff=0.5))}
 
 
 def together(model):
@@ -203,7 +203,7 @@ def contrast_beam_cases():
                 config = contrasts(model)[name]
             if model == "demo" and "+" not in name:     # its first token is nearly certain: with a cut-off there would be too few others
                 method = next(iter(config))
-                cutoff = dict(causalmm="epsilon", dola="cutoff").get(method, "beta")
+                cutoff = dict(causalmm="epsilon", dola="cutoff", pai="cutoff").get(method, "beta")
                 config = {method: {**config[method], cutoff: 0.0}}
             yield model, f"beam.{name}", {**config, **searching(2 + i % 2, answers=2)}, 24
 
