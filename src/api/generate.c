@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,11 +68,16 @@ static candid_status fit_context(const candid_context *c, const struct request *
     const int64_t n_prompt = request_longest(r, &branch);
     const int left = n_prompt < c->n_ctx ? c->n_ctx - (int)n_prompt : 0;
     if (left < 1 || requested > left) {
+        char which[64] = "";
+        if (branch) {
+            snprintf(which, sizeof which, " that %s contrasts with", branch);
+        } else if (r->n_images > 1) {
+            snprintf(which, sizeof which, " with its %zu images", r->n_images);
+        }
         return fail(error, CANDID_ERROR_CONTEXT,
-                    "the prompt%s%s has %" PRId64
+                    "the prompt%s has %" PRId64
                     " tokens and %d new ones were requested, but the context window holds %d",
-                    branch ? " that is contrasted with, of " : "", branch ? branch : "", n_prompt,
-                    requested > 0 ? requested : 1, c->n_ctx);
+                    which, n_prompt, requested > 0 ? requested : 1, c->n_ctx);
     }
     *max_new = requested > 0 ? requested : left < DEFAULT_NEW_TOKENS ? left : DEFAULT_NEW_TOKENS;
     return CANDID_OK;
@@ -190,6 +196,22 @@ static candid_status check_call(const candid_context *c, const candid_image *con
     return CANDID_OK;
 }
 
+/* What can be known to fail before the first look is not left for after it. */
+static candid_status check_second(candid_context *c, const candid_image *image, const char *prompt,
+                                  const candid_generate_params *params, const struct look_options *options,
+                                  candid_error *error) {
+    const candid_image *const images[] = {image, image}; /* for the refined one, which is cropped to the same views */
+    struct request r;
+    int unused;
+    TRY(request_prepare(c, images, options->refined_alone ? 1 : 2, prompt, params, &r, error));
+    candid_status status = generate_check(&r.decoding, c->model->tokenizer, c->model->llama.n_vocab, error);
+    if (status == CANDID_OK && r.views[0].mode != CANDID_PREPROCESS_ANYRES) {
+        status = fit_context(c, &r, params->max_new_tokens, &unused, error);
+    }
+    request_free(&r);
+    return status;
+}
+
 candid_status candid_generate(candid_context *c, const candid_image *const *images, size_t n_images, const char *prompt,
                               const candid_generate_params *given, const candid_result **out, candid_error *error) {
     TRY(check_call(c, images, n_images, prompt, out, error));
@@ -203,6 +225,9 @@ candid_status candid_generate(candid_context *c, const candid_image *const *imag
         return ask(c, images, n_images, prompt, &params, NULL, out, error);
     }
     struct second_look look;
+    if (n_images == 1 && c->model->has_vision) {
+        TRY(check_second(c, images[0], prompt, &params, &options, error));
+    }
     TRY(second_look(c, images, n_images, prompt, &params, &options, &look, error));
     const candid_status status = ask(c, look.images, look.n_images, look.prompt, &params, &look, out, error);
     second_look_free(&look);

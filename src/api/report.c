@@ -12,8 +12,8 @@ static cJSON *entry(cJSON *all, const char *method) {
     return one ? one : cJSON_AddObjectToObject(all, method);
 }
 
-/* A branch and how often it was contrasted with. */
-static void report_branch(const struct branch *b, const struct branch_input *in, cJSON *all) {
+/* A branch and how often it was contrasted with. asked: what the answer's row was asked in place of the user's text. */
+static void report_branch(const struct branch *b, const struct branch_input *in, const char *asked, cJSON *all) {
     cJSON *one = entry(all, b->owner->name);
     const bool acted = in->n_contrasted > 0 && (b->weight != 0 || b->cutoff > 0);
     if (!one) {
@@ -32,6 +32,9 @@ static void report_branch(const struct branch *b, const struct branch_input *in,
         }
     } else if (!cJSON_IsTrue(cJSON_GetObjectItem(one, "active")) && !cJSON_HasObjectItem(one, "why")) {
         cJSON_AddStringToObject(one, "why", "weight 0 leaves the logits as they are");
+    }
+    if (b->request && asked && !cJSON_HasObjectItem(one, "asked")) {
+        cJSON_AddStringToObject(one, "asked", asked);
     }
     cJSON *list = cJSON_GetObjectItemCaseSensitive(one, "branches");
     list = list ? list : cJSON_AddArrayToObject(one, "branches");
@@ -101,7 +104,7 @@ candid_status request_report(const struct request *r, const struct generated *ou
         cJSON_AddStringToObject(one, "why", r->list.idle[i].reason);
     }
     for (int i = 0; report && out && i < r->list.n; i++) {
-        report_branch(&r->list.branches[i], &r->inputs[i], report);
+        report_branch(&r->list.branches[i], &r->inputs[i], r->list.main_request, report);
     }
     if (report && r->look) {
         report_look(r->look, report);

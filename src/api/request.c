@@ -198,6 +198,9 @@ static candid_status compile_branch(const candid_context *c, struct request *r, 
         if (same && !b->own_edits) {
             status = interventions_compile(config, &c->model->facts, &layout, r->taps, (int)r->n_images,
                                            r->needs.n_vision_blocks, &c->model->log, &to->plan, error);
+            for (int k = 0; to->plan && k < to->plan->n_steps; k++) {
+                to->plan->steps[k].keep_all = true;
+            }
         } else {
             status = interventions_compile_branch(config, &c->model->facts, &layout,
                                                   b->own_edits ? PLAN_OWN : PLAN_POSITIONS, b->owner, &c->model->log,

@@ -190,6 +190,18 @@ static candid_status add_config(struct timing *t, char *text, candid_error *erro
         }
         TRY(candid_config_set(t->config, assignment, error));
     }
+    for (const struct method *const *m = methods; *m; m++) {
+        if (config_method(t->config, *m, &s) && (*m)->kind != METHOD_EDITS) {
+            return fail(error, CANDID_ERROR_UNSUPPORTED,
+                        "--methods times one row with the edits of methods; %s adds rows or passes of its own: compare "
+                        "decode_ms of candid caption --jsonl instead",
+                        (*m)->name);
+        }
+    }
+    if (config_method(t->config, method_find("pai"), &s) && setting_float(&s, "gamma") != 1.0f) {
+        return fail(error, CANDID_ERROR_UNSUPPORTED,
+                    "--methods times one row with the edits of methods, not pai's contrast: write pai.gamma=1");
+    }
     if (config_method(t->config, method_find("paint"), &s)) {
         return fail(error, CANDID_ERROR_UNSUPPORTED,
                     "--methods: paint chooses its tokens by a real image, and the benchmark's prompt is random");

@@ -7,6 +7,7 @@
 #include "cli/inspect.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "interventions/look_twice.h"
 
 #define DEFAULT_WORDS 8
 #define MOST_WORDS    64
@@ -274,6 +275,8 @@ static int inspect(struct run_options *o, const struct own_options *own, char *c
 
 /* Whether the command line makes sense; complains. */
 static bool check(const struct run_options *o, const struct own_options *own) {
+    struct look_options look;
+    candid_error error;
     const bool number = own->words && !is_list(own->words) && strcmp(own->words, "all") != 0;
     if (o->n_inputs != 1) {
         complain("expected one image, found %d; see candid inspect --help", o->n_inputs);
@@ -283,6 +286,11 @@ static bool check(const struct run_options *o, const struct own_options *own) {
         complain("--words: expected a number from 1, all, or words separated by commas, found \"%s\"", own->words);
     } else if (o->json || o->jsonl || o->together) {
         complain("--json, --jsonl and --together are not for inspect; it writes inspect.json to --out DIR");
+    } else if (look_options_from(o->config, &look, &error) != CANDID_OK) {
+        complain("%s", error.message);
+    } else if (look.kind != LOOK_ONCE) {
+        complain("candid inspect watches one question about one image; %s asks again about another: switch it off",
+                 look.method->name);
     } else {
         return true;
     }

@@ -70,14 +70,16 @@ static void see(void *user_data, enum site site, int layer, const float *data, i
 
 /* Runs the request with this plan, forced to give these tokens; what comes out is what the observer and the plan saw.
  */
-static candid_status run(struct inspection *in, struct request *r, struct plan *plan,
-                         const struct token_list *forced, const struct observer *observer, candid_error *error) {
+static candid_status run(struct inspection *in, struct request *r, struct plan *plan, const struct token_list *forced,
+                         const struct observer *observer, candid_error *error) {
     struct kv_seq *seq = NULL;
     struct generated out = {0};
     TRY(kv_seq_create(in->context->kv, &seq, error));
     struct generation g = request_generation(in->context, r, seq);
     g.plan = plan;
-    g.n_branches = 0; /* the tokens are given: nothing is contrasted */
+    g.n_branches = 0; /* the tokens are given: nothing is contrasted or searched for */
+    g.decoding.strategy = STRATEGY_GREEDY;
+    g.decoding.beams = g.decoding.answers = 1;
     g.forced = forced;
     g.max_new_tokens = (int)forced->count;
     g.observer = observer;
@@ -238,11 +240,12 @@ static candid_status place(struct inspection *in, const struct request *r, candi
                                              "inspect: the image has %d tokens, expected %d", in->n_image, in->n_cells);
 }
 
-static candid_status run_without(struct inspection *in, const candid_generate_params *params,
+/* asked: the question of the answer's row, which LQCD words anew */
+static candid_status run_without(struct inspection *in, const candid_generate_params *params, const char *asked,
                                  const struct token_list *forced, candid_error *error) {
     const candid_image *images[] = {in->image};
     struct request r;
-    TRY(request_prepare(in->context, images, 1, in->options->prompt, params, &r, error));
+    TRY(request_prepare(in->context, images, 1, asked, params, &r, error));
     const struct observer observer = {.cancelled = interrupt_requested};
     candid_status status;
     TRY_GOTO(place(in, &r, error), status, done);
@@ -280,14 +283,28 @@ done:
     return status;
 }
 
+/* The question that the answer's row was asked. The caller frees it. */
+static candid_status find_question(struct inspection *in, char **asked, candid_error *error) {
+    const candid_image *images[] = {in->image};
+    struct request r;
+    TRY(request_prepare(in->context, images, 1, in->options->prompt, &in->options->generate, &r, error));
+    *asked = strdup(r.list.main_request ? r.list.main_request : in->options->prompt);
+    request_free(&r);
+    return *asked ? CANDID_OK : fail_memory(error, "a question", 1);
+}
+
 candid_status inspect_record(struct inspection *in, candid_error *error) {
     const struct token_list forced = {.ids = (int32_t *)(uintptr_t)in->result->tokens, /* only read */
                                       .count = in->result->n_tokens};
     candid_generate_params params = in->options->generate;
     in->n_layer = in->model->facts.n_layer;
     in->n_head = in->model->facts.n_head;
+    char *asked;
+    TRY(find_question(in, &asked, error));
     params.config = NULL;
-    TRY(run_without(in, &params, &forced, error));
+    const candid_status status = run_without(in, &params, asked, &forced, error);
+    free(asked);
+    TRY(status);
     params.config = in->options->config;
     return in->has_after ? run_with(in, &params, &forced, error) : CANDID_OK;
 }

@@ -153,12 +153,13 @@ static bool parse_preprocess(const char *text, candid_preprocess *out) {
     return false;
 }
 
-/* --config and --set, in the order given. */
-static bool configure(const char *file, const char *assignment, struct run_options *o) {
+/* --config and --set, in the order given. option: for complaints. */
+static bool configure(const char *option, const char *file, const char *assignment, struct run_options *o) {
     candid_error error;
     candid_status status = CANDID_OK;
     if (file && o->config) {
-        complain("--config: expected one file, before any --set; methods of several files can be combined in one");
+        complain("--config: expected one file, before any --set, --beams or --answers; methods of several files can be "
+                 "combined in one");
         return false;
     }
     if (file) {
@@ -170,20 +171,20 @@ static bool configure(const char *file, const char *assignment, struct run_optio
         status = candid_config_set(o->config, assignment, &error);
     }
     if (status != CANDID_OK) {
-        complain("%s%s", assignment ? "--set: " : "", error.message);
+        complain("%s%s%s", option, *option ? ": " : "", error.message);
     }
     return status == CANDID_OK;
 }
 
-/* "decode.NAME=VALUE" */
-static bool configure_decode(const char *name, const char *value, struct run_options *o) {
+/* "decode.NAME=VALUE"; option: "--NAME" */
+static bool configure_decode(const char *option, const char *value, struct run_options *o) {
     char assignment[64];
-    const int n = snprintf(assignment, sizeof assignment, "decode.%s=%s", name, value);
+    const int n = snprintf(assignment, sizeof assignment, "decode.%s=%s", option + 2, value);
     if (n < 0 || (size_t)n >= sizeof assignment) {
-        complain("--%s: expected a whole number, found \"%.20s…\"", name, value);
+        complain("%s: expected a whole number, found \"%.20s…\"", option, value);
         return false;
     }
-    return configure(NULL, assignment, o);
+    return configure(option, NULL, assignment, o);
 }
 
 void options_free(struct run_options *o) {
@@ -231,10 +232,10 @@ static bool apply(int option, const char *value, struct run_options *o) {
     case OPT_JSON: o->json = value; return true;
     case OPT_JSONL: o->jsonl = value; return true;
     case OPT_RESUME: o->resume = true; return true;
-    case OPT_CONFIG: return configure(value, NULL, o);
-    case OPT_SET: return configure(NULL, value, o);
-    case OPT_BEAMS: return configure_decode("beams", value, o);
-    case OPT_ANSWERS: return configure_decode("answers", value, o);
+    case OPT_CONFIG: return configure("", value, NULL, o);
+    case OPT_SET: return configure("--set", NULL, value, o);
+    case OPT_BEAMS: return configure_decode("--beams", value, o);
+    case OPT_ANSWERS: return configure_decode("--answers", value, o);
     case 'q': o->prompt = value; return true;
     case 'v': o->verbose = true; return true;
     default: return false; /* getopt has complained */

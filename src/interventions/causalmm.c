@@ -33,9 +33,13 @@ static void weigh(const struct settings *s, struct branch *b) {
 }
 
 static candid_status branches(const struct settings *s, struct branch_list *list, candid_error *error) {
-    const int vision = index_of(vision_modes, setting_string(s, "vision"));
+    const int vision = index_of(vision_modes, setting_string(s, "vision")),
+              language = index_of(language_modes, setting_string(s, "language"));
     candid_status status = CANDID_OK;
     struct branch *b = NULL;
+    if (vision == 0 && language == 0) {
+        return branches_idle(list, "vision and language are both off");
+    }
     if (vision > 0) {
         status = branch_add(list, "counterfactual image attention", &b, error);
         if (status == CANDID_OK) {
@@ -45,7 +49,7 @@ static candid_status branches(const struct settings *s, struct branch_list *list
             weigh(s, b);
         }
     }
-    if (status == CANDID_OK && index_of(language_modes, setting_string(s, "language")) > 0) {
+    if (status == CANDID_OK && language > 0) {
         status = branch_add(list, "counterfactual language attention", &b, error);
         if (status == CANDID_OK) {
             b->sight = SIGHT_SAME;

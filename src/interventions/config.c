@@ -240,14 +240,20 @@ static candid_status read_listed(struct candid_config *config, const struct plac
     const int i = find_method(config, name);
     if (i < 0 || config->table[i]->kind != METHOD_CONTRAST) {
         const char *near = NULL;
+        char names[160] = "";
+        size_t n = 0;
         for (int k = 0; k < config->n_methods; k++) {
-            near = config->table[k]->kind == METHOD_CONTRAST ? nearest_name(name, near, config->table[k]->name) : near;
+            if (config->table[k]->kind == METHOD_CONTRAST) {
+                const char *one = config->table[k]->name;
+                near = nearest_name(name, near, one);
+                n += n < sizeof names ? (size_t)snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", one) : 0;
+            }
         }
         struct printable p;
         printable_string(&p, name);
         return i >= 0 ? reject(at, key, "\"%s\" is no contrast: switch it on by its own key", p.s)
                : near ? reject(at, key, "there is no contrast \"%s\"; did you mean \"%s\"?", p.s, near)
-                      : reject(at, key, "there is no contrast \"%s\"", p.s);
+                      : reject(at, key, "there is no contrast \"%s\"; contrasts are %s", p.s, names);
     }
     struct place inner = *at;
     inner.method = config->table[i]->name;

@@ -80,8 +80,9 @@ static void contrast(struct plan_step *step, float *logits, const float *early, 
     }
     d->chosen[premature]++;
     const float *q = early + (size_t)premature * (size_t)n_vocab;
+    const float least = step->keep_all ? -INFINITY : highest + d->ln_cutoff;
     for (int i = 0; i < n_vocab; i++) {
-        logits[i] = d->log_p[i] < highest + d->ln_cutoff ? -INFINITY : d->log_p[i] - (q[i] - premature_shift);
+        logits[i] = d->log_p[i] < least ? -INFINITY : d->log_p[i] - (q[i] - premature_shift);
     }
 }
 

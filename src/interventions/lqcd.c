@@ -22,8 +22,9 @@ static candid_status branches(const struct settings *s, struct branch_list *list
     }
     if (!changed || strcmp(neutral, list->request) == 0) {
         free(neutral);
-        return branches_idle(list,
-                             "the question is not a leading one by our rules; lqcd.neutral gives another wording");
+        return branches_idle(list, given ? "lqcd.neutral is the question itself"
+                                         : "the question is not a leading one by our rules; lqcd.neutral gives another "
+                                           "wording");
     }
     free(list->main_request);
     list->main_request = neutral;

@@ -95,6 +95,7 @@ struct plan_step {
      * enters layer 0 go through the output matrix, first through the final norm if `normed`. contrast() changes the
      * row's n_vocab final logits in place; early: host (n_early, n_vocab), embeddings first, then layer by layer. */
     bool embeddings, normed;
+    bool keep_all; /* contrast() excludes no token: in a branch of another contrast, whose main row decides that */
     void (*contrast)(struct plan_step *step, float *logits, const float *early, int n_early, int n_vocab);
 
     const int *dims; /* PROBE_PEAKS: [n_dims], owned by the plan */

@@ -90,6 +90,6 @@ run 1 "$CANDID" caption --model "$SOURCE_DIR/tests/golden/hf/llava15_mha" "$imag
 err_has "was it made for another model?"
 
 # The cost of methods.
-run 0 "$CANDID" bench --methods 'pai,var.sink_dims=[0,1]+var.tau=2' --rounds 1 --decode 2 --json
-json "$work/out" "[c['config'] for c in x] == ['nothing', 'pai', 'var.sink_dims=[0,1]+var.tau=2'] and all(c['decode_ratio'] > 0 for c in x)"
+run 0 "$CANDID" bench --methods 'pai.gamma=1,var.sink_dims=[0,1]+var.tau=2' --rounds 1 --decode 2 --json
+json "$work/out" "[c['config'] for c in x] == ['nothing', 'pai.gamma=1', 'var.sink_dims=[0,1]+var.tau=2'] and all(c['decode_ratio'] > 0 for c in x)"
 exit 0
