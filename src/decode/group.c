@@ -307,6 +307,7 @@ candid_status group_reorder(struct group *group, const int *parents, int n, cand
     if (n < 1 || n > group->capacity) {
         return fail(error, CANDID_ERROR_INTERNAL, "a group for %d hypotheses cannot hold %d", group->capacity, n);
     }
+    TRY(make_room(group, (size_t)n, error)); /* the caller may write logits of all */
     const size_t count = (size_t)group->n_lanes * (size_t)n;
     struct kv_seq **next = calloc(count, sizeof *next);
     if (!next) {

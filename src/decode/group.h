@@ -29,7 +29,8 @@ int group_size(const struct group *group);
 float *group_logits(struct group *group);
 
 /* The new hypotheses: number i goes on from the old number parents[i]. A parent may be repeated or left out; n may be
- * larger or smaller than before. Their logits are not moved. On failure nothing changes. */
+ * larger or smaller than before. Their logits are not moved, but there is room for n rows of them (group_logits). On
+ * failure nothing changes. */
 candid_status group_reorder(struct group *group, const int *parents, int n, candid_error *error);
 
 /* Feeds tokens[i] to hypothesis i, in all lanes. On failure nothing changes. */

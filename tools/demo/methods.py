@@ -21,8 +21,10 @@ DEMO, CCA = "models/demo/candid-demo.gguf", "models/demo-cca/candid-demo-cca.ggu
 # (name, model, arguments)
 RUNS = [("baseline", DEMO, [])] + [
     (name, DEMO, ["--config", f"configs/{name}.json"])
-    for name in ("var", "vhr", "pai", "pai-readme", "paint", "paint-shipped", "hgai", "act", "vista", "vista-pope", "vista-paper",
-                 "head-scale-demo", "cca", "mma", "stack-var-vhr", "stack-vhr-pai", "stack-vista-pai")] + [
+    for name in ("beam-5", "var", "vhr", "pai-boost", "pai", "pai-readme", "paint", "paint-shipped", "hgai", "act", "vista",
+                 "vista-pope", "vista-paper", "dola", "head-scale-demo", "cca", "mma", "vcd", "damro", "causalmm", "causalmm-both",
+                 "icd", "agla", "vicrop", "carve", "opera", "stack-var-vhr", "stack-vhr-pai", "stack-vista-pai", "stack-var-vcd",
+                 "stack-vhr-beam-5")] + [
     ("demo-cca: without cca", CCA, []), ("demo-cca: cca", CCA, ["--config", "configs/cca.json"]),
     ("demo-cca: cca + vhr", CCA, ["--config", "configs/stack-cca-vhr.json"])]
 
