@@ -26,14 +26,30 @@ struct demo {
     candid_image *image;
 };
 
-static inline void demo_open(struct demo *d, candid_precision precision, int n_threads) {
+static inline void model_open(struct demo *d, const char *model, const char *image, candid_precision precision,
+                              int n_threads) {
     candid_model_params params = candid_model_params_default();
     params.precision = precision;
     params.n_threads = n_threads;
-    OK(candid_model_open(PROJECT_ROOT "/models/demo/candid-demo.gguf", &params, &d->model, error));
+    OK(candid_model_open(model, &params, &d->model, error));
     candid_context_params context = candid_context_params_default();
     OK(candid_context_create(d->model, &context, &d->context, error));
-    OK(candid_image_load(PROJECT_ROOT "/models/demo/heldout/images/scene_000007.png", &d->image, error));
+    OK(candid_image_load(image, &d->image, error));
+}
+
+static inline void demo_open(struct demo *d, candid_precision precision, int n_threads) {
+    model_open(d, PROJECT_ROOT "/models/demo/candid-demo.gguf",
+               PROJECT_ROOT "/models/demo/heldout/images/scene_000007.png", precision, n_threads);
+}
+
+/* The exact path; under a sanitizer on a much smaller model. */
+static inline void exact_open(struct demo *d, int n_threads) {
+#ifdef __SANITIZE_ADDRESS__
+    model_open(d, PROJECT_ROOT "/tests/golden/hf/llava15_mha", PROJECT_ROOT "/tests/golden/hf/images/wide.png",
+               CANDID_PRECISION_EXACT, n_threads);
+#else
+    demo_open(d, CANDID_PRECISION_EXACT, n_threads);
+#endif
 }
 
 static inline void demo_close(struct demo *d) {

@@ -187,7 +187,7 @@ static void rows_equal_separate_runs(void **state) {
     enum { STEPS = 10 };
     const int32_t tokens[STEPS] = {5, 9, 30, 31, 100, 200, 44, 45, 46, 7};
     struct demo d;
-    demo_open(&d, CANDID_PRECISION_EXACT, 1);
+    exact_open(&d, 1);
     const int n_vocab = d.model->llama.n_vocab;
     const char *const configs[] = {
         "{\"pai\": {\"gamma\": 1.5, \"cutoff\": 0}, \"damro\": {\"beta\": 0}, \"icd\": {\"beta\": 0}}",
@@ -237,7 +237,7 @@ static void rows_equal_separate_runs(void **state) {
 static void branches_come_and_go(void **state) {
     (void)state;
     struct demo d;
-    demo_open(&d, CANDID_PRECISION_EXACT, 1);
+    exact_open(&d, 1);
     const size_t n_vocab = (size_t)d.model->llama.n_vocab, bytes = n_vocab * sizeof(float);
     const int32_t tokens[] = {5, 9, 30, 31};
     struct lab from_start, late, plain, first;
@@ -275,7 +275,7 @@ static void branches_come_and_go(void **state) {
 static void reordering_moves_groups(void **state) {
     (void)state;
     struct demo d;
-    demo_open(&d, CANDID_PRECISION_EXACT, 1);
+    exact_open(&d, 1);
     const size_t n_vocab = (size_t)d.model->llama.n_vocab;
     struct lab beams, one;
     lab_open(&beams, &d, "{\"icd\": {\"beta\": 0}, \"pai\": true}", 3);
@@ -321,7 +321,7 @@ static const candid_result *sample(struct demo *d, const char *json, uint64_t se
 static void samples_side_by_side(void **state) {
     (void)state;
     struct demo d;
-    demo_open(&d, CANDID_PRECISION_EXACT, 2);
+    exact_open(&d, 2);
     const candid_result *all = sample(&d, "{\"decode\": {\"answers\": 4}, \"vcd\": true}", 3);
     assert_int_equal(all->n_answers, 4);
     int different = 0;

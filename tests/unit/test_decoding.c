@@ -20,6 +20,13 @@
 #define LOGITS       16
 #define CONVERSATION "USER: <image>\n{prompt} ASSISTANT:"
 
+/* Every case; under a sanitizer a sample of them. */
+#ifdef __SANITIZE_ADDRESS__
+#define STRIDE 20
+#else
+#define STRIDE 1
+#endif
+
 static int integer_of(const cJSON *item, const char *name) {
     const cJSON *number = cJSON_GetObjectItem(item, name);
     assert_true(cJSON_IsNumber(number));
@@ -165,9 +172,9 @@ static void greedy_cases(candid_precision precision, double bound, bool all_agre
     cJSON *cases = read_cases(ROOT "cases.json");
     struct runner r = {.precision = precision};
     double worst = 0;
-    int failed = 0, n = 0;
+    int failed = 0, n = 0, seen = 0;
     for (const cJSON *item = cases->child; item; item = item->next) {
-        if (!is_greedy(item)) {
+        if (!is_greedy(item) || seen++ % STRIDE != 0) {
             continue;
         }
         struct safetensors *recorded = recorded_for(text_of(item, "name"));
@@ -184,7 +191,7 @@ static void greedy_cases(candid_precision precision, double bound, bool all_agre
     }
     print_message("%d cases, largest error %.2e of the largest logit\n", n, worst);
     assert_int_equal(failed, 0);
-    assert_true(n >= 50);
+    assert_true(seen >= 50 && n >= seen / STRIDE);
     runner_close(&r);
     cJSON_Delete(cases);
 }
@@ -204,10 +211,13 @@ static void beam_searches(void **state) {
     cJSON *cases = read_cases(ROOT "cases.json");
     struct runner r = {.precision = CANDID_PRECISION_EXACT};
     double worst = 0;
-    int failed = 0, n = 0;
+    int failed = 0, n = 0, seen = 0;
     for (const cJSON *item = cases->child; item; item = item->next) {
         const char *kind = text_of(item, "kind");
         if (strcmp(kind, "beam") != 0 && strcmp(kind, "search") != 0) {
+            continue;
+        }
+        if (seen++ % STRIDE != 0) {
             continue;
         }
         const int wanted = cJSON_GetArraySize(cJSON_GetObjectItem(item, "answers"));
@@ -223,7 +233,7 @@ static void beam_searches(void **state) {
     }
     print_message("%d searches, largest relative error of a score %.2e\n", n, worst);
     assert_int_equal(failed, 0);
-    assert_true(n >= 30);
+    assert_true(seen >= 30 && n >= seen / STRIDE);
     runner_close(&r);
     cJSON_Delete(cases);
 }
