@@ -101,6 +101,24 @@ static candid_status branch_prompt(const candid_context *c, const char *conversa
     return status;
 }
 
+/* What does not go with OPERA. */
+static candid_status check_opera(const candid_config *config, const struct branch_list *list, candid_error *error) {
+    struct settings dola;
+    if (list->n > 0) {
+        const char *name = list->branches[0].owner->name;
+        const bool off = strcmp(name, "pai") == 0 || strcmp(name, "paint") == 0;
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "opera and %s exclude each other: opera scores the candidates of one row, %s contrasts it with "
+                    "another; %s%s%s",
+                    name, name, off ? "set " : "switch one off", off ? name : "", off ? ".gamma to 1" : "");
+    }
+    if (config_method(config, method_find("dola"), &dola) && setting_float(&dola, "cutoff") > 0) {
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "opera needs a continuation for every beam, dola cuts tokens off: set dola.cutoff to 0");
+    }
+    return CANDID_OK;
+}
+
 static candid_status prepare(candid_context *c, const candid_image *const *images, const char *prompt,
                              const candid_generate_params *params, struct request *r, candid_error *error) {
     const char *conversation = params->conversation     ? params->conversation
@@ -112,13 +130,8 @@ static candid_status prepare(candid_context *c, const candid_image *const *image
                                    .repetition_penalty = params->repetition_penalty};
     TRY(decoding_resolve(params->config, &given, &r->decoding, error));
     TRY(interventions_branches(params->config, prompt, (int)r->n_images, &c->model->log, &r->list, error));
-    if (r->decoding.strategy == STRATEGY_OPERA && r->list.n > 0) {
-        const char *name = r->list.branches[0].owner->name;
-        const bool off = strcmp(name, "pai") == 0 || strcmp(name, "paint") == 0;
-        return fail(error, CANDID_ERROR_ARGUMENT,
-                    "opera and %s exclude each other: opera scores the candidates of one row, %s contrasts it with "
-                    "another; %s%s%s",
-                    name, name, off ? "set " : "switch one off", off ? name : "", off ? ".gamma to 1" : "");
+    if (r->decoding.strategy == STRATEGY_OPERA) {
+        TRY(check_opera(params->config, &r->list, error));
     }
     const char *asked = r->list.main_request ? r->list.main_request : prompt;
     TRY(make_prompt(c, conversation, asked, r->n_images, &r->prompt, error));
