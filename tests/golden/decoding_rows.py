@@ -218,6 +218,25 @@ class Row:
         return out
 
 
+    @torch.no_grad()
+    def fan(self, tokens, candidates):
+        """Remembers after(tokens + [c]) for all candidates c, from one pass in which each sees only itself after `tokens`.
+        To look for cases quickly; what is recorded comes from after() alone."""
+        tokens, p, g, n = list(tokens), len(self.prompt.ids), len(tokens), len(candidates)
+        visible = torch.ones(p + g + n, p + g + n).tril().bool()
+        visible[:p, :p] = self.visible
+        visible[p + g:, p + g:] = torch.eye(n).bool()
+        new = self.oracle.model.get_input_embeddings()(torch.tensor([tokens + candidates]))
+        positions = torch.cat([self.positions, torch.arange(self.following, self.following + g),
+                               torch.full((n,), self.following + g)])
+        last = self.oracle.forward(self.run, torch.cat([self.prompt.embeds, new], 1), positions, visible, None, rows=n)
+        logits, seen = self.oracle.model.lm_head(last), self.run.largest
+        for i, token in enumerate(candidates):
+            above = torch.nn.functional.pad(seen[p:p + g, :p + g], (0, 1))
+            own = torch.cat([seen[p + g + i, :p + g], seen[p + g + i, p + g + i:p + g + i + 1]])
+            self.memory[(*tokens, token)] = dict(logits=logits[i], rows=torch.cat([above, own[None]]))
+
+
 class Decoder(Oracle):
     """Oracle that builds all kinds of prompts."""
 
@@ -226,6 +245,15 @@ class Decoder(Oracle):
         self.side = self.config.vision_config.image_size // self.config.vision_config.patch_size
         self.eos = self.config.text_config.eos_token_id
         self.seen = {}
+
+    def forward(self, run, embeds, positions, visible, cache, rows=None):
+        """As Oracle's; with `rows` the last so many rows."""
+        self.run = run
+        self.plain_attention(False)
+        mask = torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)[None, None]
+        out = self.text(inputs_embeds=embeds, position_ids=positions[None], attention_mask=mask, past_key_values=cache,
+                        use_cache=cache is not None).last_hidden_state[0]
+        return out[-rows:] if rows else out[-1]
 
     @torch.no_grad()
     def see(self, image, pixels=None):

@@ -95,6 +95,7 @@ import tempfile
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 from transformers import LlavaForConditionalGeneration
 
@@ -104,6 +105,7 @@ sys.path.insert(0, HERE)
 from make_interventions import D1, D2, MODELS as HF_MODELS, QUESTIONS, SCENE, SQUARE, Margins    # noqa: E402
 from decoding_rows import OPERA, Decoder, Request, full    # noqa: E402
 from decoding_search import beam, greedy    # noqa: E402
+import decoding_crops    # noqa: E402
 import decoding_opera    # noqa: E402
 
 STEPS, LOGITS = 64, 16
@@ -225,7 +227,7 @@ def beam_cases():
 
 
 CODE = dict(candidates=4, scale=100.0, alpha=1.0, threshold=3, image_reward_len=10, score_scale=1e-7, score_fp16=True,
-            logits_fp16=False, rollback_min=3, max_rollbacks=None, phi_max=0.0, share_hypotheses=True, clean_rejects=False,
+            logits_fp16=False, rollback_min=2, max_rollbacks=None, phi_max=0.0, share_hypotheses=True, clean_rejects=False,
             plain_fallback=False)
 
 
@@ -247,27 +249,29 @@ def opera_cases():
         code("planted", "rollbacks", 3, 40, often), code("planted", "late", 3, 50, back, rollback_min=10),
         code("planted", "half", 2, 30, back, candidates=3, logits_fp16=True),
         code("planted", "shift", 2, 40, dict(shifted=True), max_rollbacks=1),
-        code("planted", "strengths", 3, 40, dict(alpha=2.0), alpha=0.5, image_reward_len=4, scale=200.0, threshold=4),
+        code("planted", "strengths", 3, 40, dict(alpha=2.0), alpha=0.5, image_reward_len=4, scale=100.0, score_scale=1e-5,
+             threshold=4),
         code("gqa", "rollbacks", 2, 40, often, candidates=3), code("gqa", "wide", 5, 30, back, candidates=5),
         code("gqa", "half", 2, 30, back, candidates=3, logits_fp16=True),
-        code("mha", "rollbacks", 4, 40, often, candidates=5), code("mha", "half", 2, 30, back, logits_fp16=True),
+        code("mha", "rollbacks", 4, 40, often, candidates=5, scale=60.0),
+        code("mha", "half", 2, 30, back, logits_fp16=True, scale=60.0),
         code("mha", "none", 3, 40, dict(rollbacks=0), scale=50.0, threshold=15),
         code("ends", "share", 3, 40, dict(share_hypotheses=False), candidates=5),
-        code("ends", "clean", 2, 40, dict(clean_rejects=True), candidates=3),
+        code("gqa", "clean", 2, 50, dict(clean_rejects=True), threshold=2, rollback_min=1),
         code("ends", "ended", 2, 40, dict(ended=2, rollbacks=1)),
         code("ends", "half", 2, 30, dict(ended=1, rollbacks=1), candidates=3, logits_fp16=True),
         code("demo", "default", 5, 60, dict(ended=1), candidates=5, scale=50.0, threshold=15, rollback_min=10, logits_fp16=True),
         code("demo", "rollbacks", 3, 60, back, candidates=4), code("demo", "late", 3, 60, back, rollback_min=10),
         code("demo", "half", 2, 50, back, logits_fp16=True),
-        better("planted", "rollbacks", 3, 40, often), better("planted", "phi_max", 3, 60, dict(phi_max=0.0), scale=200.0),
-        better("planted", "cap", 3, 40, dict(phi_max=0.0), phi_max=0.01),
-        better("planted", "score_f32", 3, 40, dict(score_fp16=True), score_fp16=False),
-        better("planted", "fallback", 3, 60, dict(plain_fallback=False), phi_max=0.0, scale=200.0, threshold=60),
+        better("planted", "rollbacks", 3, 40, often), better("planted", "phi_max", 3, 40, dict(phi_max=0.0), scale=200.0, score_scale=1e-3),
+        better("planted", "cap", 3, 40, dict(phi_max=0.0), phi_max=0.5, scale=200.0, score_scale=1e-5),
+        better("planted", "score_f32", 3, 40, dict(score_fp16=True, rollbacks=1), score_fp16=False),
+        better("planted", "fallback", 2, 40, dict(plain_fallback=False), phi_max=0.0, scale=400.0, score_scale=1e-3, threshold=60),
         better("planted", "one", 3, 40, back, candidates=1), better("planted", "two", 2, 40, back, candidates=2),
         better("planted", "first", 3, 40, dict(first_candidates=5), first_candidates=9),
         better("planted", "score_scale", 3, 40, dict(score_scale=1e-7), score_scale=1e-4),
         better("planted", "max_rollbacks", 3, 40, dict(max_rollbacks=None), max_rollbacks=2),
-        better("gqa", "wide", 5, 30, back, candidates=5), better("mha", "rollbacks", 2, 50, often),
+        better("gqa", "wide", 5, 30, back, candidates=5), better("mha", "rollbacks", 2, 50, often, scale=60.0),
         better("ends", "copies", 3, 40, dict(share_hypotheses=True), candidates=5),
         better("ends", "ended", 3, 40, dict(ended=2, rollbacks=1)),
         better("demo", "rollbacks", 3, 60, back), better("demo", "default", 5, 60, {}, candidates=5, scale=50.0, threshold=15),
@@ -275,6 +279,36 @@ def opera_cases():
         better("planted", "cca", 3, 40, back, dict(cca={})), better("planted", "vhr", 3, 40, back, dict(vhr={})),
         better("demo", "vhr", 2, 50, back, dict(vhr={})),
         better("demo", "vcd", 2, 50, back, dict(vcd=dict(beta=0.0)))]
+
+
+COLLAGE = "tests/golden/decoding/collage.png"
+
+
+def collage(path):
+    """A picture larger than what the demo model's encoder sees: four scenes, the lower two cut off."""
+    out = Image.new("RGB", (224, 170))
+    for i, scene in enumerate((0, 7, 11, 23)):
+        out.paste(Image.open(os.path.join(ROOT, SCENE % scene)), (i % 2 * 112, i // 2 * 112))
+    out.save(path, optimize=True)
+
+
+def crop_cases():
+    """(model, name, configuration, steps, images to try)."""
+    square, wide, tall, large = IMAGE_FILES
+    return [
+        ("mha", "crop.vicrop", dict(vicrop=dict(layer=1)), LOGITS, [large]),
+        ("mha", "crop.vicrop.wide", dict(vicrop=dict(layer=0)), LOGITS, [wide]),
+        ("gqa", "crop.vicrop", dict(vicrop=dict(layer=1, general="What is in the image?")), LOGITS, [large]),
+        ("planted", "crop.vicrop", dict(vicrop=dict(layer=3)), LOGITS, [large]),
+        ("planted", "crop.vicrop.tall", dict(vicrop=dict(layer=4)), LOGITS, [tall]),
+        ("planted", "crop.vicrop.whole", dict(vicrop=dict(layer=3)), LOGITS, [square]),
+        ("demo", "crop.vicrop", dict(vicrop=dict(layer=3)), LOGITS, [COLLAGE]),
+        ("mha", "crop.carve", dict(carve=dict(layers="0-1", steps=8)), LOGITS, [large, square]),
+        ("gqa", "crop.carve", dict(carve=dict(layers="1", steps=6, images="refined")), LOGITS, [wide, square]),
+        ("planted", "crop.carve", dict(carve=dict(layers="2-4", steps=5)), LOGITS, [square, tall, wide]),
+        ("planted", "crop.carve.first", dict(carve=dict(layers="3-4", steps=5, weights="first")), LOGITS, [tall, wide, large]),
+        ("ends", "crop.carve", dict(carve=dict(layers="1-4", steps=20, images="refined")), LOGITS, [square, tall, wide]),
+        ("demo", "crop.carve", dict(carve=dict(layers="2-4", steps=20)), LOGITS, [COLLAGE])]
 
 
 # ---- one case -------------------------------------------------------------------------------------------------------
@@ -378,14 +412,14 @@ def run_beam(bench, image, question, config, steps, wants):
     return dict(answers=answers, ended=ended, n_steps=len(out["steps"]), margins=margins, numbers={}), None
 
 
-def run_opera(bench, image, question, config, steps, wants):
+def run_opera(bench, image, question, config, steps, wants, quick=False):
     request, decode = bench.request(image, question, config)
     oracle, margins = bench.oracle, Margins()
     rows = [request.main] + [row for *_, row in request.branches]
     options = {**OPERA, **config["opera"]}
 
     def search(note=lambda kind, margin: None, o=options, **more):
-        return decoding_opera.search(request, oracle.eos, steps, o, decode, note, **more)
+        return decoding_opera.search(request, oracle.eos, steps, o, decode, note, quick=quick, **more)
 
     def told(out):
         return [[s[k] for k in ("step", "locations", "rollback", "tokens", "parents")] for s in out["steps"]] + \
@@ -416,8 +450,10 @@ def run_opera(bench, image, question, config, steps, wants):
     if oracle.config.image_token_index in {x for s in out["steps"] for x in s["tokens"]} or \
             min(min(s["scores"]) for s in out["steps"]) < -1e6:
         return None, ("score", 0)
-    if told(search(late_ties=True)) != told(out) or (options["logits_fp16"] and told(search(once_rounded=True)) != told(out)):
+    if not options["logits_fp16"] and told(search(late_ties=True)) != told(out):
         return None, ("ties", out["ties"])
+    if options["logits_fp16"] and told(search(once_rounded=True)) != told(out):
+        return None, ("rounded", 0)
     for shake in range(SHAKES):
         for row in rows:
             row.shake = shake
@@ -429,22 +465,41 @@ def run_opera(bench, image, question, config, steps, wants):
     trace = {k: [s[k] for s in out["steps"]] for k in out["steps"][0]}
     trace["phi"] = [float(f"{x:.4g}") if x < np.inf else "inf" for x in trace["phi"]]
     trace["scores"] = [[float(f"{x:.7g}") for x in s] for s in trace["scores"]]
-    return dict(answers=out["answers"], ended=ended, rollbacks=[[s["step"], s["rollback"]] for s in out["steps"]], trace=trace,
+    return dict(answers=out["answers"], ended=ended, ties=out["ties"], rollbacks=[[s["step"], s["rollback"]] for s in out["steps"]], trace=trace,
                 margins=margins, numbers={}), None
 
 
-RUN = dict(greedy=run_greedy, beam=run_beam, search=run_beam, opera=run_opera)
+def run_crop(bench, image, question, config, steps, wants):
+    oracle = bench.oracle
+    out = decoding_crops.run(oracle, image, question, config, steps)
+    margins, found = out["margins"], out["found"]
+    for kind, margin in margins.items():
+        if margin < {"carve.threshold": 1e-5}.get(kind, CLOSE):
+            return None, (kind, margin)
+    if oracle.config.image_token_index in out["tokens"]:
+        return None, ("image token", 0)
+    whole = found["box"] == [0, 0, *Image.open(os.path.join(ROOT, image)).size]
+    if whole != ("vicrop" in config and not found["ratios"]) or \
+            ("carve" in config and found["parts"] <= 3 and oracle.side > 5):
+        return None, ("box", 0)
+    return dict(tokens=out["tokens"], second_text=out["prompt"].text, second_length=len(out["prompt"].ids), **found,
+                margins=margins, numbers=out["numbers"]), None
+
+
+RUN = dict(greedy=run_greedy, beam=run_beam, search=run_beam, opera=run_opera, crop=run_crop)
 
 
 def listed_cases():
     """(model, name, configuration, steps, wants)."""
     plain = list(greedy_cases()) + list(contrast_beam_cases()) + list(beam_cases())
-    return [(*case, None) for case in plain] + opera_cases()
+    return [(*case, None) for case in plain] + opera_cases() + crop_cases()
 
 
-def inputs_for(model, short, config, index):
+def inputs_for(model, short, config, index, wants):
     """Images and questions a case may use, in the order in which they are tried."""
     inputs, kind = INPUTS[model], short.split(".")[0]
+    if kind == "crop":
+        return [(image, q) for q in ([CAPTION] + LEADING if model == "demo" else []) + QUESTIONS for image in wants]
     if model == "demo" and "lqcd" in config:
         inputs = [(image, LEADING[i % len(LEADING)]) for i, (image, _) in enumerate(inputs)]
     start = index % 6 if model == "demo" else index * 7 % len(inputs) if kind in ("search", "opera") else 0
@@ -461,9 +516,14 @@ def make(folder, only="", recorded=None):
             continue
         if at != model:
             bench, at = Bench(model, folder), model
-        inputs, why, fallback = inputs_for(model, short, config, index[model]), [], None
+        inputs, why, fallback = inputs_for(model, short, config, index[model], wants), [], None
         for image, question in [recorded[name]] if recorded else inputs:
-            found, reason = RUN[kind](bench, image, question, config, steps, wants)
+            found, reason = None, None
+            if kind == "opera" and not recorded:
+                found, reason = run_opera(bench, image, question, config, steps, wants, quick=True)
+                bench.forget()
+            if not reason:
+                found, reason = RUN[kind](bench, image, question, config, steps, wants)
             if found and kind == "search" and model == "ends" and not found["ended"] and len(why) < 40 and not recorded:
                 fallback = fallback or (found, image, question)
                 found, reason = None, ("no end", 0)
@@ -479,7 +539,7 @@ def make(folder, only="", recorded=None):
                 print(message, flush=True)
                 continue
             found, image, question = fallback
-        prompt = bench.request(image, question, config)[0].prompt
+        prompt = bench.request(image, question, {} if kind == "crop" else config)[0].prompt
         for what, x in found.pop("numbers").items():
             numbers.setdefault(model, {})[f"{name}.{what}"] = x
         margins = {k: float(f"{m:.3g}") for k, m in found.pop("margins").items()}
@@ -546,6 +606,7 @@ def main():
     if not args.only:
         shutil.rmtree(root, ignore_errors=True)
     plant(os.path.join(root, "ends"))
+    collage(os.path.join(root, "collage.png"))
     make(root, args.only)
 
 
