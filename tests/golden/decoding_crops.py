@@ -52,7 +52,8 @@ def select_box(m, width, height, size, margins):
             if r == 1:
                 return [0, 0, width, height], []
             continue
-        sums = np.array([[float(m[y:y + wy, x:x + wx].sum()) for y in range(rows - wy + 1)] for x in range(columns - wx + 1)])
+        sums = np.array([[float(m[y:y + wy, x:x + wx].sum()) for y in range(rows - wy + 1)]
+                         for x in range(columns - wx + 1)])
         x, y = np.unravel_index(sums.argmax(), sums.shape)
         ordered = np.sort(sums.ravel())
         margins.note("vicrop.position", 1 - ordered[-2] / ordered[-1])
@@ -113,8 +114,8 @@ def refine(picture, m, margins):
     exact = [cut.width * factor, cut.height * factor]
     size = [round(x) for x in exact]
     margins.note("carve.size", min(0.5 - (x - math.floor(x)) for x in exact))    # cut off or rounded: the same
-    return cut.resize(size, Image.LANCZOS), dict(parts=len(parts), kept=min(count, len(parts)), pixels=int(kept.sum()), box=box,
-                                                 size=size)
+    return cut.resize(size, Image.LANCZOS), dict(parts=len(parts), kept=min(count, len(parts)), pixels=int(kept.sum()),
+                                                 box=box, size=size)
 
 
 def run(oracle, image, question, config, steps):

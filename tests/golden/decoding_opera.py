@@ -1,4 +1,4 @@
-"""Part of make_decoding.py: OPERA, beam search with an over-trust penalty and rollbacks, step by step as specified there."""
+"""Part of make_decoding.py: OPERA, beam search with an over-trust penalty and rollbacks, step by step as said there."""
 import copy
 
 import numpy as np

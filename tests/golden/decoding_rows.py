@@ -1,7 +1,6 @@
 """Part of make_decoding.py: rows, i.e. sequences through the decoder of a LLaVA model, each step the whole sequence anew
 without any KV cache, and the second rows ("branches") that methods of contrast need.
 """
-import json
 import math
 import os
 import zlib
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from make_interventions import (DEFAULTS as EDITS, IMAGE, ROOT, Edited, Oracle, Prompt, Run, apart, arrange, layer_set,
+from make_interventions import (DEFAULTS as EDITS, IMAGE, ROOT, Edited, Oracle, Prompt, Run, arrange, layer_set,
                                 redistribute_act, redistribute_var, select_vhr, sinks_act)
 
 DEFAULTS = {
@@ -21,8 +20,8 @@ DEFAULTS = {
     "damro": dict(alpha=2.0, beta=0.1, tokens=10, block=-1, first_token_only=False),
     "causalmm": dict(gamma=1.0, epsilon=0.1, vision="uniform", vision_block=-1, language="off", language_layers="0-",
                      first_token_only=False),
-    "icd": dict(alpha=1.0, beta=0.1, prefix="You are a confused objects detector to provide a fuzzy overview or impression of "
-                "the image.", place="system"),
+    "icd": dict(alpha=1.0, beta=0.1, place="system",
+                prefix="You are a confused objects detector to provide a fuzzy overview or impression of the image."),
     "lqcd": dict(alpha=1.0, beta=0.1, neutral=None),
     "dola": dict(layers=None, cutoff=0.1)}
 OPERA = dict(candidates=5, scale=50.0, alpha=1.0, threshold=15, image_reward_len=10, score_scale=1e-7, score_fp16=True,
