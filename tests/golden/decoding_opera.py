@@ -1,4 +1,4 @@
-"""Part of make_decoding.py: OPERA, beam search with an over-trust penalty and rollbacks, step by step as specified there."""
+"""Part of make_decoding.py: OPERA, beam search with an over-trust penalty and rollbacks, step by step as said there."""
 import copy
 
 import numpy as np
@@ -47,9 +47,10 @@ class Hypotheses:
             self.done = worst >= reachable
 
 
-def search(request, eos, max_new, o, d, note=lambda kind, margin: None, late_ties=False, once_rounded=False):
+def search(request, eos, max_new, o, d, note=lambda kind, margin: None, late_ties=False, once_rounded=False,
+           quick=False):
     """dict(answers, steps).  late_ties: of equal sums the last one first, not the first; once_rounded: the logits after a
-    rollback are rounded to half precision after the whole subtraction only."""
+    rollback are rounded to half precision after the whole subtraction only; quick: see Row.fan."""
     b, n, fp16 = d["beams"], o["candidates"], o["logits_fp16"]
     prompt = request.prompt
     p, image = len(prompt.ids), slice(prompt.s, prompt.s + prompt.k)
@@ -59,14 +60,25 @@ def search(request, eos, max_new, o, d, note=lambda kind, margin: None, late_tie
     beams, finished = [([], 0.0)] + [([], -1e9)] * (b - 1), Hypotheses(b, d["length_penalty"])
     locations, history, count, rejected, steps, previous, ties = [], [], {}, {}, [], None, 0
     t = 0
+
+    def decide(kind, a, other, size=None):
+        """Between equal half-precision numbers the first wins, which is no matter of precision."""
+        nonlocal ties
+        if fp16 and a == other:
+            ties += 1
+        else:
+            note(kind, relative(a, other) if size is None else (a - other) / size)
+
     while True:
         logits = [half(request.combine(tokens)[2], fp16) for tokens, _ in beams]
         chosen, values, beam_locations, phis = [], [], [], []
         for (tokens, _), z in zip(beams, logits):
             order = torch.sort(z, descending=True, stable=True)
             k = first if t == 0 else n
-            note("opera.candidate", (order.values[k - 1] - order.values[k]) / z.abs().max())
+            decide("opera.candidate", float(order.values[k - 1]), float(order.values[k]), float(z.abs().max()))
             ids, where, adjusted = order.indices[:k].tolist(), [], []
+            if quick and any((*tokens, token) not in request.main.memory for token in ids):
+                request.main.fan(tokens, ids)
             for token in ids:
                 rows = request.main.after(tokens + [token])["rows"]
                 scores = column_scores(rows, p, o)
@@ -89,7 +101,7 @@ def search(request, eos, max_new, o, d, note=lambda kind, margin: None, late_tie
         common = mode(beam_locations)
         locations.append(beam_locations)
         history.append(dict(beams=beams, finished=copy.deepcopy(finished), logits=logits, previous=previous))
-        back = rollback_to(locations, common, t, o, most, count)
+        now, back = t, rollback_to(locations, common, t, o, most, count)
         if back is None:
             new = []
             for z, ids, value in zip(logits, chosen, values):
@@ -131,13 +143,12 @@ def search(request, eos, max_new, o, d, note=lambda kind, margin: None, late_tie
                     finished.add(beams[parent][0] + [eos], score, short + t, note)
                 continue
             following.append((score, parent, token))
-        note("opera.set", relative(following[b - 1][0], following[b][0] if len(following) > b else float(value[2 * b])))
+        decide("opera.set", following[b - 1][0], following[b][0] if len(following) > b else float(value[2 * b]))
         following = following[:b]
-        ties += sum(x[0] == y[0] for x, y in zip(top, top[1:]))
         finished.check(top[0][0], short + t + 1, note)
         previous = [(parent, token) for _, parent, token in following]
         beams = [(beams[parent][0] + [token], score) for score, parent, token in following]
-        steps.append(dict(step=t, locations=beam_locations, location=common, rollback=-1 if back is None else back,
+        steps.append(dict(step=now, locations=beam_locations, location=common, rollback=-1 if back is None else back,
                           tokens=[token for _, _, token in following], parents=[parent for _, parent, _ in following],
                           scores=[score for score, _, _ in following], finished=len(finished.kept), phi=max(phis)))
         t += 1

@@ -1,7 +1,6 @@
 """Part of make_decoding.py: rows, i.e. sequences through the decoder of a LLaVA model, each step the whole sequence anew
 without any KV cache, and the second rows ("branches") that methods of contrast need.
 """
-import json
 import math
 import os
 import zlib
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from make_interventions import (DEFAULTS as EDITS, IMAGE, ROOT, Edited, Oracle, Prompt, Run, apart, arrange, layer_set,
+from make_interventions import (DEFAULTS as EDITS, IMAGE, ROOT, Edited, Oracle, Prompt, Run, arrange, layer_set,
                                 redistribute_act, redistribute_var, select_vhr, sinks_act)
 
 DEFAULTS = {
@@ -21,8 +20,8 @@ DEFAULTS = {
     "damro": dict(alpha=2.0, beta=0.1, tokens=10, block=-1, first_token_only=False),
     "causalmm": dict(gamma=1.0, epsilon=0.1, vision="uniform", vision_block=-1, language="off", language_layers="0-",
                      first_token_only=False),
-    "icd": dict(alpha=1.0, beta=0.1, prefix="You are a confused objects detector to provide a fuzzy overview or impression of "
-                "the image.", place="system"),
+    "icd": dict(alpha=1.0, beta=0.1, place="system",
+                prefix="You are a confused objects detector to provide a fuzzy overview or impression of the image."),
     "lqcd": dict(alpha=1.0, beta=0.1, neutral=None),
     "dola": dict(layers=None, cutoff=0.1)}
 OPERA = dict(candidates=5, scale=50.0, alpha=1.0, threshold=15, image_reward_len=10, score_scale=1e-7, score_fp16=True,
@@ -238,6 +237,25 @@ class Row:
         return out
 
 
+    @torch.no_grad()
+    def fan(self, tokens, candidates):
+        """Remembers after(tokens + [c]) for all candidates c, from one pass in which each sees only itself after `tokens`.
+        To look for cases quickly; what is recorded comes from after() alone."""
+        tokens, p, g, n = list(tokens), len(self.prompt.ids), len(tokens), len(candidates)
+        visible = torch.ones(p + g + n, p + g + n).tril().bool()
+        visible[:p, :p] = self.visible
+        visible[p + g:, p + g:] = torch.eye(n).bool()
+        new = self.oracle.model.get_input_embeddings()(torch.tensor([tokens + candidates]))
+        positions = torch.cat([self.positions, torch.arange(self.following, self.following + g),
+                               torch.full((n,), self.following + g)])
+        last = self.oracle.forward(self.run, torch.cat([self.prompt.embeds, new], 1), positions, visible, None, rows=n)
+        logits, seen = self.oracle.model.lm_head(last), self.run.largest
+        for i, token in enumerate(candidates):
+            above = torch.nn.functional.pad(seen[p:p + g, :p + g], (0, 1))
+            own = torch.cat([seen[p + g + i, :p + g], seen[p + g + i, p + g + i:p + g + i + 1]])
+            self.memory[(*tokens, token)] = dict(logits=logits[i], rows=torch.cat([above, own[None]]))
+
+
 class Decoder(Oracle):
     """Oracle that builds all kinds of prompts."""
 
@@ -246,6 +264,15 @@ class Decoder(Oracle):
         self.side = self.config.vision_config.image_size // self.config.vision_config.patch_size
         self.eos = self.config.text_config.eos_token_id
         self.seen = {}
+
+    def forward(self, run, embeds, positions, visible, cache, rows=None):
+        """As Oracle's; with `rows` the last so many rows."""
+        self.run = run
+        self.plain_attention(False)
+        mask = torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)[None, None]
+        out = self.text(inputs_embeds=embeds, position_ids=positions[None], attention_mask=mask, past_key_values=cache,
+                        use_cache=cache is not None).last_hidden_state[0]
+        return out[-rows:] if rows else out[-1]
 
     @torch.no_grad()
     def see(self, image, pixels=None):
