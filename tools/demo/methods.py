@@ -33,7 +33,8 @@ def captions(candid, model, more, names):
     """Texts in the order of names, and how many of the methods' reports say active."""
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "out.jsonl")
-        subprocess.run([candid, "caption", "--model", model, *more, "--max-new-tokens", "128", "--jsonl", out, IMAGES],
+        subprocess.run([candid, "caption", "--threads", "1", "--model", model, *more, "--max-new-tokens", "128", "--jsonl", out,
+                        IMAGES],
                        cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
         with open(out, encoding="utf-8") as f:
             lines = {os.path.basename(x["image"]): x for x in map(json.loads, f)}
