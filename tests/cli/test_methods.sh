@@ -6,9 +6,12 @@ json() { python3 -c "import json,sys; x=json.load(open(sys.argv[1])); sys.exit(n
 line() { python3 -c "import json,sys; x=[json.loads(l) for l in open(sys.argv[1])]; sys.exit(not ($2))" "$1" || fail "$1: $2"; }
 
 # Every configuration that comes with candid runs on a demo model, and says what it did.
+number=0
 for file in "$SOURCE_DIR"/configs/*.json; do
     name=$(basename "$file" .json)
     [ "$name" = models ] && continue
+    number=$((number + 1))
+    [ "$SANITIZE" = ON ] && [ $((number % 5)) != 0 ] && continue # the release build runs them all
     if [ "$name" = vista-code ]; then # its layers are those of a 32-layer model
         run 1 "$CANDID" caption --config "$file" "$image"; err_has '"25-30" names no layer of a model with 6 layers'
         continue

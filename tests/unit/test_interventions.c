@@ -18,8 +18,14 @@
 #include "api/request.h"
 #include "model/safetensors.h"
 
-#define ROOT         TEST_GOLDEN "/interventions/"
-#define STEPS        16
+#define ROOT  TEST_GOLDEN "/interventions/"
+#define STEPS 16
+/* Under a sanitizer a sample of the cases has to do. */
+#ifdef __SANITIZE_ADDRESS__
+#define STRIDE 6
+#else
+#define STRIDE 1
+#endif
 #define CONVERSATION "USER: <image>\n{prompt} ASSISTANT:"
 
 /* ---- one case ---- */
@@ -138,7 +144,10 @@ static void run_all(candid_precision precision, double bound, bool tokens_agree)
     struct runner r = {.precision = precision};
     double worst = 0;
     int failed = 0, n = 0;
-    for (const cJSON *item = cases->child; item; item = item->next, n++) {
+    for (const cJSON *item = cases->child; item; item = item->next) {
+        if (n++ % STRIDE != 0) {
+            continue;
+        }
         struct safetensors *recorded = recorded_for(text_of(item, "name"));
         int agreed = 0;
         char *report = NULL;
