@@ -138,7 +138,9 @@ candid_status opera_create(const struct opera_params *params, struct opera **out
     o->tree.user_data = p.user_data;
     candid_status status = allocate(o, error);
     if (status == CANDID_OK) {
-        memcpy(o->end_tokens, p.end_tokens, (size_t)p.n_end_tokens * sizeof *p.end_tokens);
+        if (p.n_end_tokens > 0) {
+            memcpy(o->end_tokens, p.end_tokens, (size_t)p.n_end_tokens * sizeof *p.end_tokens);
+        }
         o->params.end_tokens = o->end_tokens;
         status = start(o, error);
     }
@@ -258,7 +260,9 @@ candid_status opera_best(const struct opera *o, int rank, struct opera_answer *o
     const struct hypothesis *h = beam_scorer_ranked(&now->scorer, rank);
     if (h) {
         TRY(answer_create(h->n, out, error));
-        memcpy(out->ids, h->ids, (size_t)h->n * sizeof *out->ids);
+        if (h->n > 0) {
+            memcpy(out->ids, h->ids, (size_t)h->n * sizeof *out->ids);
+        }
         out->end_token = h->end_token;
         out->score = h->score;
     } else {
