@@ -159,7 +159,12 @@ static candid_status cpu_linear(struct backend *b, const float *x, int n_rows, i
         }
         return reference_linear(x, n_rows, n_in, jobs, n_jobs, threads_for(c, work), error);
     }
-    if (n_rows <= MATVEC_MAX_ROWS) {
+    int most_rows = MATVEC_MAX_ROWS;
+    for (int j = 0; j < n_jobs; j++) {
+        const int most = matvec_most_rows(jobs[j].w->type);
+        most_rows = most < most_rows ? most : most_rows;
+    }
+    if (n_rows <= most_rows) {
         return cpu_linear_few(c, x, n_rows, n_in, jobs, n_jobs, error);
     }
     return gemm_linear(c->gemm, x, n_rows, n_in, jobs, n_jobs, error);

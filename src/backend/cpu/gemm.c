@@ -21,8 +21,7 @@
 #define SLAB_ROWS    1020 /* rows packed at once (a multiple of every tile_rows): bounds the scratch memory */
 #define ITEM_PANELS  4    /* panels per work item */
 #define ITEM_COLUMNS (ITEM_PANELS * GEMM_COLUMNS)
-#define CHUNK_BLOCKS 32 /* weight blocks unpacked at once: 1024 values of the narrow forms */
-#define CHUNK_S16    8  /* 1024 values */
+#define CHUNK_VALUES 1024 /* values of a weight row unpacked at once */
 
 struct gemm {
     enum gemm_path path;
@@ -55,7 +54,7 @@ static const char *path_name(enum gemm_path path) {
 }
 
 static int chunk_blocks(enum gemm_format f) {
-    return f == GEMM_S16 ? CHUNK_S16 : CHUNK_BLOCKS;
+    return gemm_blocks(f, CHUNK_VALUES);
 }
 
 static size_t round_up(size_t n, size_t to) {
@@ -201,11 +200,12 @@ static void merge(const struct item *item, bool first, int row, int r, int panel
 static void run_item(const struct gemm *g, const struct item *item, uint8_t *panels) {
     const struct matrix *w = item->job->w;
     const enum gemm_format f = format_of(g, w->type);
-    const struct gemm_weights weights = {
+    struct gemm_weights weights = {
         .type = w->type, .data = w->data, .row_bytes = quant_row_bytes(w->type, w->n_in), .n_in = w->n_in};
     const int n_blocks = gemm_blocks(f, w->n_in), chunk = chunk_blocks(f), tile_rows = g->kernels->tile_rows;
     const int n_panels = (item->n_columns + GEMM_COLUMNS - 1) / GEMM_COLUMNS;
     const size_t panel_size = (size_t)chunk * gemm_panel_bytes(f), row_size = gemm_row_bytes(f, w->n_in);
+    const size_t panel_rows = GEMM_COLUMNS * weights.row_bytes, chunk_bytes = quant_row_bytes(w->type, CHUNK_VALUES);
     const uint8_t *tiles = g->tiles[tiles_of(f)];
     _Alignas(64) float c[GEMM_MAX_TILE * GEMM_COLUMNS];
 
@@ -213,6 +213,8 @@ static void run_item(const struct gemm *g, const struct item *item, uint8_t *pan
         const int count = n_blocks - block < chunk ? n_blocks - block : chunk;
         for (int p = 0; p < n_panels; p++) {
             const int left = item->n_columns - p * GEMM_COLUMNS;
+            weights.ahead = p + 1 < n_panels ? (ptrdiff_t)panel_rows
+                                             : (ptrdiff_t)chunk_bytes - (n_panels - 1) * (ptrdiff_t)panel_rows;
             g->kernels->pack_weights(f, &weights, item->column + p * GEMM_COLUMNS,
                                      left < GEMM_COLUMNS ? left : GEMM_COLUMNS, block, count,
                                      panels + (size_t)p * panel_size);

@@ -84,6 +84,7 @@ struct gemm_weights {
     const uint8_t *data;
     size_t row_bytes;
     int n_in;
+    ptrdiff_t ahead; /* bytes from a weight to the one that will be packed in its place next, to prefetch */
 };
 
 struct gemm_kernels {

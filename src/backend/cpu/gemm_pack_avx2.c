@@ -20,6 +20,10 @@ INLINE void put_i16_pair(uint8_t *p, int first, int second) {
     memcpy(p, &pair, sizeof pair);
 }
 
+INLINE void prefetch(const uint8_t *p) {
+    _mm_prefetch((const char *)p, _MM_HINT_T0);
+}
+
 INLINE __m256 magnitude(__m256 v) {
     return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
 }
@@ -274,30 +278,116 @@ void gemm_decode_avx2(uint32_t type, const void *src, float *dst, int n) {
     }
 }
 
+/* Sums over the lanes of eight vectors, in the order of round_s16. */
+INLINE __m256 sums_of_eight(__m256 v[8]) {
+    __m256i t[8];
+    memcpy(t, v, sizeof t);
+    transpose(t);
+    memcpy(v, t, sizeof t);
+    const __m256 even = _mm256_add_ps(_mm256_add_ps(v[0], v[4]), _mm256_add_ps(v[2], v[6]));
+    const __m256 odd = _mm256_add_ps(_mm256_add_ps(v[1], v[5]), _mm256_add_ps(v[3], v[7]));
+    return _mm256_add_ps(even, odd);
+}
+
+INLINE __m256 largest_of_eight(__m256i v[8]) {
+    transpose(v);
+    for (int step = 4; step > 0; step /= 2) {
+        for (int i = 0; i < step; i++) {
+            v[i] = _mm256_max_epi32(v[i], v[i + step]);
+        }
+    }
+    return _mm256_castsi256_ps(v[0]);
+}
+
+/* 128 values of eight weight rows. */
+struct eight_rows {
+    __m256 v[8][16];
+};
+
+/* What round_s16 finds for each of the eight rows at once. False if that does not serve: some values are too small or
+ * too large to be squared. */
+INLINE bool scales_s16(const struct eight_rows *rows, __m256 *inverse, __m256 *unit) {
+    __m256i max[8];
+    __m256 squares[8];
+    for (int c = 0; c < 8; c++) {
+        max[c] = _mm256_setzero_si256();
+        squares[c] = _mm256_setzero_ps();
+        for (int i = 0; i < 16; i++) {
+            const __m256 v = rows->v[c][i];
+            max[c] = max_magnitude(max[c], v);
+            squares[c] = _mm256_fmadd_ps(v, v, squares[c]);
+        }
+    }
+    const __m256 amax = largest_of_eight(max), norm = _mm256_sqrt_ps(sums_of_eight(squares));
+    const __m256 usual = _mm256_and_ps(_mm256_cmp_ps(amax, _mm256_set1_ps(GEMM_SMALL), _CMP_GE_OQ),
+                                       _mm256_cmp_ps(amax, _mm256_set1_ps(GEMM_LARGE), _CMP_LE_OQ));
+    __m256 top = _mm256_div_ps(_mm256_mul_ps(_mm256_set1_ps(GEMM_S16_NORM), amax), norm);
+    top = _mm256_floor_ps(_mm256_min_ps(top, _mm256_set1_ps(32767.0f)));
+    *inverse = _mm256_div_ps(top, amax);
+    *unit = _mm256_div_ps(amax, top);
+    return _mm256_movemask_ps(usual) == 0xFF;
+}
+
+/* Rounds the values and stores them as eight columns of a panel. */
+INLINE void store_s16(const struct eight_rows *rows, const float inverse[8], uint8_t *to) {
+    for (int k = 0; k < 8; k++) {
+        /* Packing works in each lane, so units come as 0 1 4 5 2 3 6 7. */
+        static const int unit[8] = {0, 1, 4, 5, 2, 3, 6, 7};
+        __m256i t[8];
+        for (int c = 0; c < 8; c++) {
+            const __m256 scale = _mm256_set1_ps(inverse[c]);
+            const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(rows->v[c][2 * k], scale));
+            const __m256i high = _mm256_cvtps_epi32(_mm256_mul_ps(rows->v[c][2 * k + 1], scale));
+            t[c] = _mm256_max_epi16(_mm256_packs_epi32(low, high), _mm256_set1_epi16(-32767));
+        }
+        transpose(t);
+        for (int i = 0; i < 8; i++) {
+            _mm256_store_si256((__m256i *)(to + (k * 8 + unit[i]) * 64), t[i]);
+        }
+    }
+}
+
+/* Up to eight columns, row by row. */
+static void pack_eight_s16(const struct eight_rows *rows, int n, uint8_t *to) {
+    __m256i q[8][8]; /* column, eighth of the block */
+    memset(q, 0, sizeof q);
+    for (int c = 0; c < 8; c++) {
+        put_float(to + 4096 + 4 * c, c < n ? round_s16(rows->v[c], q[c]) : 0.0f);
+    }
+    for (int k = 0; k < 8; k++) {
+        __m256i t[8];
+        for (int c = 0; c < 8; c++) {
+            t[c] = q[c][k];
+        }
+        transpose(t);
+        for (int i = 0; i < 8; i++) {
+            _mm256_store_si256((__m256i *)(to + (k * 8 + i) * 64), t[i]);
+        }
+    }
+}
+
 static void pack_weights_s16(const struct gemm_weights *w, int row, int n, int block, int n_blocks, uint8_t *panel) {
+    const size_t bytes = quant_row_bytes(w->type, GEMM_S16_BLOCK);
     for (int b = 0; b < n_blocks; b++, panel += gemm_panel_bytes(GEMM_S16)) {
+        const int begin = (block + b) * GEMM_S16_BLOCK;
         for (int group = 0; group < GEMM_COLUMNS; group += 8) {
-            __m256i q[8][8]; /* column, eighth of the block */
-            for (int c = 0; c < 8; c++) {
-                float unit = 0;
-                if (group + c < n) {
-                    __m256 v[16];
-                    decode_128(w, w->data + (size_t)(row + group + c) * w->row_bytes, (block + b) * GEMM_S16_BLOCK, v);
-                    unit = round_s16(v, q[c]);
-                } else {
-                    memset(q[c], 0, sizeof q[c]);
+            uint8_t *to = panel + group * 4;
+            struct eight_rows rows;
+            for (int c = 0; c < 8 && group + c < n; c++) {
+                const uint8_t *source = w->data + (size_t)(row + group + c) * w->row_bytes;
+                for (size_t at = 0; at < bytes; at += 64) {
+                    prefetch(source + (size_t)(block + b) * bytes + at + w->ahead);
                 }
-                put_float(panel + 4096 + 4 * (group + c), unit);
+                decode_128(w, source, begin, rows.v[c]);
             }
-            for (int k = 0; k < 8; k++) {
-                __m256i t[8];
-                for (int c = 0; c < 8; c++) {
-                    t[c] = q[c][k];
-                }
-                transpose(t);
-                for (int i = 0; i < 8; i++) {
-                    _mm256_store_si256((__m256i *)(panel + (k * 8 + i) * 64 + group * 4), t[i]);
-                }
+            __m256 inverse, unit;
+            if (n - group >= 8 && scales_s16(&rows, &inverse, &unit)) {
+                float scales[8];
+                _mm256_storeu_ps(scales, inverse);
+                _mm256_store_ps((float *)(void *)(to + 4096), unit);
+                store_s16(&rows, scales, to);
+            } else {
+                pack_eight_s16(&rows, n - group, to);
             }
         }
     }
@@ -360,6 +450,7 @@ INLINE __m256i decode_q6_k(const uint8_t *row, int block, float *a, const int8_t
 /* type is a compile-time constant at every call. */
 INLINE void pack_narrow(const uint32_t type, const struct gemm_weights *w, int row, int n, int block, int n_blocks,
                         uint8_t *panel) {
+    const size_t values = (size_t)quant_block_values(type), bytes = quant_block_bytes(type);
     for (int m = 0; m < n_blocks; m++, panel += type == TYPE_Q6_K ? 704 : 640) {
         for (int group = 0; group < GEMM_COLUMNS; group += 8) {
             __m256i q[8];
@@ -367,6 +458,7 @@ INLINE void pack_narrow(const uint32_t type, const struct gemm_weights *w, int r
                 static const int8_t no_scales[2] = {0, 0};
                 const uint8_t *source = w->data + (size_t)(row + group + c) * w->row_bytes;
                 const int8_t *scales = no_scales;
+                prefetch(source + (size_t)(block + m) * QK / values * bytes + w->ahead);
                 float a = 0, b = 0;
                 if (group + c >= n) {
                     q[c] = _mm256_setzero_si256();
@@ -396,6 +488,52 @@ INLINE void pack_narrow(const uint32_t type, const struct gemm_weights *w, int r
     }
 }
 
+/* The scales at the beginning of eight blocks. */
+INLINE __m256 block_scales(const uint8_t *const s[8]) {
+    uint16_t d[8];
+    for (int c = 0; c < 8; c++) {
+        memcpy(d + c, s[c], sizeof d[c]);
+    }
+    return _mm256_cvtph_ps(_mm_setr_epi16((short)d[0], (short)d[1], (short)d[2], (short)d[3], (short)d[4], (short)d[5],
+                                          (short)d[6], (short)d[7]));
+}
+
+/* Whole panels of Q4_0: both nibbles are transposed at once, as they are stored, which takes half the shuffles. */
+static void pack_q4_0(const struct gemm_weights *w, int row, int block, int n_blocks, uint8_t *panel) {
+    const size_t bytes = sizeof(struct block_q4_0);
+    for (int group = 0; group < GEMM_COLUMNS; group += 8) {
+        const uint8_t *source = w->data + (size_t)(row + group) * w->row_bytes + (size_t)block * bytes;
+        uint8_t *to = panel + group * 4;
+        for (int m = 0; m < n_blocks; m++, source += bytes, to += 640) {
+            const uint8_t *s[8];
+            __m256i v[4], t[4]; /* columns 0..3 in the lower lane, 4..7 in the upper one */
+            for (int c = 0; c < 8; c++) {
+                s[c] = source + (size_t)c * w->row_bytes;
+                prefetch(s[c] + w->ahead);
+            }
+            for (int c = 0; c < 4; c++) {
+                v[c] = _mm256_set_m128i(_mm_loadu_si128((const __m128i *)(s[c + 4] + 2)),
+                                        _mm_loadu_si128((const __m128i *)(s[c] + 2)));
+            }
+            for (int c = 0; c < 4; c += 2) {
+                t[c] = _mm256_unpacklo_epi32(v[c], v[c + 1]);
+                t[c + 1] = _mm256_unpackhi_epi32(v[c], v[c + 1]);
+            }
+            for (int k = 0; k < 2; k++) {
+                v[2 * k] = _mm256_unpacklo_epi64(t[k], t[k + 2]);
+                v[2 * k + 1] = _mm256_unpackhi_epi64(t[k], t[k + 2]);
+            }
+            for (int k = 0; k < 4; k++) {
+                _mm256_store_si256((__m256i *)(to + k * 64), low_nibbles(v[k]));
+                _mm256_store_si256((__m256i *)(to + (k + 4) * 64), low_nibbles(_mm256_srli_epi16(v[k], 4)));
+            }
+            const __m256 d = block_scales(s);
+            _mm256_store_ps((float *)(void *)(to + 512), d);
+            _mm256_store_ps((float *)(void *)(to + 576), _mm256_mul_ps(d, _mm256_set1_ps(8)));
+        }
+    }
+}
+
 void gemm_pack_weights_avx2(enum gemm_format f, const struct gemm_weights *w, int row, int n, int block, int n_blocks,
                             void *panel) {
     if (f == GEMM_S16) {
@@ -403,7 +541,13 @@ void gemm_pack_weights_avx2(enum gemm_format f, const struct gemm_weights *w, in
         return;
     }
     switch (w->type) {
-    case TYPE_Q4_0: pack_narrow(TYPE_Q4_0, w, row, n, block, n_blocks, panel); break;
+    case TYPE_Q4_0:
+        if (n == GEMM_COLUMNS) {
+            pack_q4_0(w, row, block, n_blocks, panel);
+        } else {
+            pack_narrow(TYPE_Q4_0, w, row, n, block, n_blocks, panel);
+        }
+        break;
     case TYPE_Q4_K: pack_narrow(TYPE_Q4_K, w, row, n, block, n_blocks, panel); break;
     case TYPE_Q5_K: pack_narrow(TYPE_Q5_K, w, row, n, block, n_blocks, panel); break;
     case TYPE_Q6_K: pack_narrow(TYPE_Q6_K, w, row, n, block, n_blocks, panel); break;

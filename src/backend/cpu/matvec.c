@@ -1,4 +1,6 @@
-/* Choice of the matvec kernels by family, and the size of prepared rows, which all families share. */
+/* Choice of the matvec kernels by family and by number of rows, and the size of prepared rows, which all families
+ * share.
+ */
 #include "backend/cpu/matvec_kernels.h"
 
 const struct matvec_kernels *matvec_kernels_get(enum cpu_isa isa) {
@@ -12,6 +14,10 @@ const struct matvec_kernels *matvec_kernels_get(enum cpu_isa isa) {
     case ISA_SCALAR: return &matvec_scalar;
     default: return NULL;
     }
+}
+
+int matvec_most_rows(uint32_t type) {
+    return type == TYPE_Q8_0 ? MATVEC_MAX_ROWS : 8;
 }
 
 size_t matvec_prepared_bytes(uint32_t type, int n_in) {

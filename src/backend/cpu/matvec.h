@@ -13,7 +13,7 @@
 
 #include "backend/cpu/features.h"
 
-#define MATVEC_MAX_ROWS 8
+#define MATVEC_MAX_ROWS 32
 
 struct matvec_kernels {
     /* Bytes of one prepared activation row of n_in values (a multiple of 64) for weights of `type`. */
@@ -27,6 +27,12 @@ struct matvec_kernels {
     void (*multiply)(uint32_t type, const void *w, int n_in, int row_begin, int row_end, const void *prepared, int n_x,
                      float *out, int out_stride);
 };
+
+/*
+ * How many activation rows are multiplied sooner here than by gemm.h, which unpacks the weights first. Q8_0 becomes
+ * int16 there, with scales to be found for every 128 values: about the price of 16 rows.
+ */
+int matvec_most_rows(uint32_t type);
 
 /* The family's kernels; all types that quant_type_supported() names. Never NULL for an available family. */
 const struct matvec_kernels *matvec_kernels_get(enum cpu_isa isa);

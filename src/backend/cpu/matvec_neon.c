@@ -1,6 +1,6 @@
 /*
  * Matvec kernels for AArch64. Same plan as the x86 ones: one linear stream of weights, each unpacked once for up to
- * four activation rows, the same operations in the same order for every activation row. The dot product instruction
+ * six activation rows, the same operations in the same order for every activation row. The dot product instruction
  * is used where the compiler may assume it.
  */
 #include <arm_neon.h>
@@ -11,7 +11,7 @@
 
 #define TEMPLATE static inline __attribute__((always_inline))
 #define UNROLL   _Pragma("GCC unroll 16")
-#define NX_MAX   4
+#define NX_MAX   6
 
 TEMPLATE float f16_at(const uint8_t *p) {
     __fp16 h;

@@ -1,9 +1,9 @@
 /*
  * The end of every vector family: instances of its row templates and the loop over weight rows. Included behind the
- * templates blocks_row, super_min_row, q6_k_row and float_row, and NX_MAX = 4, the activation rows they take at most.
+ * templates blocks_row, super_min_row, q6_k_row and float_row, and NX_MAX = 6, the activation rows they take at most.
  */
 
-/* ---- instances: name_1 .. name_4 for 1 .. 4 activation rows ---- */
+/* ---- instances: name_1 .. name_6 for 1 .. 6 activation rows ---- */
 
 typedef void row_fn(const uint8_t *w, int n_in, const char *prepared, size_t stride, float *out, size_t out_stride);
 
@@ -17,7 +17,9 @@ typedef void row_fn(const uint8_t *w, int n_in, const char *prepared, size_t str
     INSTANCE(name, 2, __VA_ARGS__)                                                                                     \
     INSTANCE(name, 3, __VA_ARGS__)                                                                                     \
     INSTANCE(name, 4, __VA_ARGS__)                                                                                     \
-    static row_fn *const name[NX_MAX] = {name##_1, name##_2, name##_3, name##_4};
+    INSTANCE(name, 5, __VA_ARGS__)                                                                                     \
+    INSTANCE(name, 6, __VA_ARGS__)                                                                                     \
+    static row_fn *const name[NX_MAX] = {name##_1, name##_2, name##_3, name##_4, name##_5, name##_6};
 #define COMMA ,
 
 INSTANCES(q8_0, blocks_row, false COMMA)

@@ -6,11 +6,11 @@
  *   NARROW_Q4                whether sums of Q4_0 products are better kept in 16 bits as long as possible
  *
  * Decoding is bound by the memory traffic of the weights: rows are read one after the other as one linear stream,
- * unpacked once and multiplied with up to four activation rows held in registers. More activation rows go over the
+ * unpacked once and multiplied with up to six activation rows. More activation rows go over the
  * weight row again, which then lies in the first-level cache. The sums of one (weight row, activation row) pair are
  * built by the same operations in the same order however many activation rows there are.
  *
- * Loops over activation rows have compile-time bounds and vanish: each kernel body is a template of nx = 1..4.
+ * Loops over activation rows have compile-time bounds and vanish: each kernel body is a template of nx = 1..6.
  */
 #include <float.h>
 #include <immintrin.h>
@@ -21,7 +21,7 @@
 
 #define TEMPLATE static inline __attribute__((always_inline))
 #define UNROLL   _Pragma("GCC unroll 16")
-#define NX_MAX   4
+#define NX_MAX   6 /* sums that do not fit in registers stay in the first-level cache */
 
 TEMPLATE float f16_at(const uint8_t *p) {
     uint16_t h;
@@ -165,11 +165,22 @@ static void prepare(uint32_t type, const float *x, int n_in, void *prepared) {
 
 /* ---- Q8_0 and Q4_0: blocks of 32, taken eight at a time ---- */
 
+/* The first two bytes of 4 consecutive blocks. Put together by the integer units: the vector units are busy. */
+TEMPLATE uint64_t first_halves(const uint8_t *w, size_t bytes) {
+    uint16_t even[2];
+    uint32_t odd[2]; /* with the two bytes before */
+    UNROLL for (size_t k = 0; k < 2; k++) {
+        memcpy(even + k, w + 2 * k * bytes, sizeof even[k]);
+        memcpy(odd + k, w + (2 * k + 1) * bytes - 2, sizeof odd[k]);
+        odd[k] = (odd[k] & 0xffff0000) | even[k];
+    }
+    return (uint64_t)odd[1] << 32 | odd[0];
+}
+
 /* The f16 scales of 8 consecutive blocks. */
 TEMPLATE __m256 scales_8(const uint8_t *w, size_t bytes) {
-    return _mm256_cvtph_ps(_mm_setr_epi16(i16_at(w), i16_at(w + bytes), i16_at(w + 2 * bytes), i16_at(w + 3 * bytes),
-                                          i16_at(w + 4 * bytes), i16_at(w + 5 * bytes), i16_at(w + 6 * bytes),
-                                          i16_at(w + 7 * bytes)));
+    return _mm256_cvtph_ps(
+        _mm_set_epi64x((long long)first_halves(w + 4 * bytes, bytes), (long long)first_halves(w, bytes)));
 }
 
 /* 16 bytes at a in the lower lane, 16 at b in the upper one. */
