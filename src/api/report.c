@@ -65,6 +65,7 @@ static void report_search(const struct decoding *d, const struct generated *out,
     cJSON_AddNumberToObject(one, "steps", out->n_steps);
     if (out->n_steps > 0) {
         cJSON_AddNumberToObject(one, "rows_per_step", (double)out->n_rows / out->n_steps);
+        cJSON_AddNumberToObject(one, "kv_bytes", (double)out->kv_bytes);
     }
 }
 

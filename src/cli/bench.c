@@ -175,14 +175,14 @@ static candid_status compare_searches(const struct bench *b, candid_context *c, 
         puts(text ? text : "[]");
         cJSON_free(text);
     } else if (status == CANDID_OK) {
-        puts("search                                    ms/token   greedy  ratio  rows/step  tokens");
+        puts("search                                    ms/token   greedy  ratio  rows/step  tokens  KV tokens");
         for (const cJSON *one = out->child; one; one = one->next) {
-            printf("%-40.40s %9.2f %8.2f %6.3f %10.2f %7d\n", cJSON_GetObjectItem(one, "search")->valuestring,
+            printf("%-40.40s %9.2f %8.2f %6.3f %10.2f %7d %10.0f\n", cJSON_GetObjectItem(one, "search")->valuestring,
                    cJSON_GetObjectItem(one, "ms_per_token")->valuedouble,
                    cJSON_GetObjectItem(one, "greedy_ms_per_token")->valuedouble,
                    cJSON_GetObjectItem(one, "ratio")->valuedouble,
-                   cJSON_GetObjectItem(one, "rows_per_step")->valuedouble,
-                   cJSON_GetObjectItem(one, "tokens")->valueint);
+                   cJSON_GetObjectItem(one, "rows_per_step")->valuedouble, cJSON_GetObjectItem(one, "tokens")->valueint,
+                   cJSON_GetObjectItem(one, "kv_tokens")->valuedouble);
         }
     }
     cJSON_Delete(out);

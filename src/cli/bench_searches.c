@@ -27,7 +27,7 @@ struct contest {
     struct decoding decoding;
     int n_branches;
     double ms[32], greedy_ms[32]; /* per token, by round */
-    double rows_per_step;
+    double rows_per_step, kv_tokens;
     int n_tokens;
 };
 
@@ -93,6 +93,7 @@ static candid_status generate_once(const struct ground *ground, const struct dec
         if (note) {
             note->rows_per_step = out.n_steps > 0 ? (double)out.n_rows / out.n_steps : 0;
             note->n_tokens = (int)longest;
+            note->kv_tokens = (double)out.kv_bytes / (double)kv_slot_bytes(ground->kv);
         }
     }
     generated_free(&out);
@@ -158,6 +159,7 @@ static void report(struct contest *k, int rounds, cJSON *out) {
     cJSON_AddNumberToObject(one, "ratio", ms / greedy);
     cJSON_AddNumberToObject(one, "rows_per_step", k->rows_per_step);
     cJSON_AddNumberToObject(one, "tokens", k->n_tokens);
+    cJSON_AddNumberToObject(one, "kv_tokens", k->kv_tokens);
 }
 
 candid_status bench_searches(candid_context *c, const char *searches, int n_prompt, int rounds, int decode, cJSON *out,

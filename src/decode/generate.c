@@ -37,12 +37,19 @@ void count_logits(const struct generation *g, const float *logits, int n, struct
         crc32_update(out->stats.fingerprint, logits, (size_t)n * (size_t)g->weights->n_vocab * sizeof *logits);
 }
 
+void note_kv_bytes(const struct generation *g, size_t elsewhere, struct generated *out) {
+    const struct kv_cache *cache = g->seq->cache;
+    const size_t bytes = (size_t)kv_blocks_used(cache) * kv_block_bytes(cache) + elsewhere;
+    out->kv_bytes = bytes > out->kv_bytes ? bytes : out->kv_bytes;
+}
+
 candid_status counted_step(const struct generation *g, struct group *group, const int32_t *tokens,
                            struct generated *out, candid_error *error) {
     TRY(group_step(group, tokens, error));
     out->stats.decode_bytes += (double)llama_weight_bytes(g->weights) + group_kv_bytes(group);
     out->n_steps++;
     out->n_rows += group_rows(group);
+    note_kv_bytes(g, 0, out);
     return CANDID_OK;
 }
 

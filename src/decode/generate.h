@@ -76,6 +76,7 @@ struct generated {
     candid_stats stats; /* prefill_ms, decode_ms, n_prompt, n_generated, decode_bytes, fingerprint */
     int n_steps;        /* forward passes after the prompt */
     int64_t n_rows;     /* rows in them */
+    size_t kv_bytes;    /* most memory that keys and values took at once, the prompt's and the branches' included */
     struct search_note search;
 };
 

@@ -30,6 +30,7 @@ struct run {
     int n_running, n_tokens;
     void **saved; /* [n_saved] by node: device memory of its slot, or NULL */
     int n_saved;
+    int n_kept; /* of them not NULL */
 
     float *prompt_logits; /* [n_vocab], with room for those of the prompt's companions */
     float *logits;        /* (n_beams, n_vocab) of the running beams */
@@ -117,6 +118,7 @@ static candid_status pass(struct run *r, int n_rows, candid_error *error) {
         (double)llama_weight_bytes(g->weights) + (double)kv_block_bytes(g->seq->cache) / KV_BLOCK * tokens;
     r->out->n_steps++;
     r->out->n_rows += n_rows;
+    note_kv_bytes(g, (size_t)r->n_kept * kv_slot_bytes(g->seq->cache), r->out);
     return CANDID_OK;
 }
 
@@ -175,6 +177,7 @@ static void release_saved(struct run *r, int node) {
     if (node < r->n_saved && r->saved[node]) {
         r->g->backend->ops->release(r->g->backend, r->saved[node]);
         r->saved[node] = NULL;
+        r->n_kept--;
     }
 }
 
@@ -210,6 +213,7 @@ static candid_status save_tail(struct run *r, int beam, const int *parents, int 
         if (!r->saved[node]) {
             TRY(r->g->backend->ops->alloc(r->g->backend, kv_slot_bytes(r->g->seq->cache), &r->saved[node], error));
             kv_save_slot(r->seqs[beam], r->n_prompt + t, r->saved[node]);
+            r->n_kept++;
         }
     }
     return CANDID_OK;

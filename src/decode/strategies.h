@@ -13,6 +13,9 @@ candid_status beams_run(const struct generation *g, struct group *group, struct 
 /* OPERA (decode/opera.h); reads the prompt itself. */
 candid_status opera_run(const struct generation *g, struct generated *out, candid_error *error);
 
+/* Keeps out->kv_bytes: what the cache of g->seq has in use, and `elsewhere` bytes. */
+void note_kv_bytes(const struct generation *g, size_t elsewhere, struct generated *out);
+
 /* group_step() with the counters of `out` kept. */
 candid_status counted_step(const struct generation *g, struct group *group, const int32_t *tokens,
                            struct generated *out, candid_error *error);

@@ -38,7 +38,7 @@ run 0 "$CANDID" caption --beams 4 --answers 3 --jsonl "$work/beams.jsonl" "$imag
 line "$work/beams.jsonl" "[a['text'] for a in x['answers']] == open('$work/beams').read().splitlines() and x['text'] == x['answers'][0]['text']"
 line "$work/beams.jsonl" "[a['score'] for a in x['answers']] == sorted((a['score'] for a in x['answers']), reverse=True) and x['answers'][0]['score'] < 0"
 line "$work/beams.jsonl" "all(a['finish'] == 'eos' for a in x['answers'])"
-line "$work/beams.jsonl" "i['decode'] == dict(active=True, strategy='beam', beams=4, answers=3, steps=i['decode']['steps'], rows_per_step=4)"
+line "$work/beams.jsonl" "i['decode'] == dict(active=True, strategy='beam', beams=4, answers=3, steps=i['decode']['steps'], rows_per_step=4, kv_bytes=i['decode']['kv_bytes'])"
 run 0 "$CANDID" caption --beams 1 "$image"
 cp "$work/out" "$work/one_beam"
 run 0 "$CANDID" caption "$image"
