@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/bench_median.h"
 #include "core/clock.h"
 #include "core/status.h"
 #include "decode/prefill.h"
@@ -225,27 +226,17 @@ static char *next_config(char **rest) {
     return begin && *begin ? begin : NULL;
 }
 
-static int ascending(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* Sorts the values. */
-static double median(double *values, int n) {
-    qsort(values, (size_t)n, sizeof *values, ascending);
-    return (values[(n - 1) / 2] + values[n / 2]) / 2.0;
-}
-
 static void report(struct timing *t, double plain_prefill_ms, int plain_rows, int rounds, int decode, cJSON *out) {
     cJSON *one = cJSON_CreateObject();
     cJSON_AddItemToArray(out, one);
-    const double prefill_ms = median(t->prefill_ms, rounds), decode_ms = median(t->decode_ms, rounds * decode);
+    const double prefill_ms = bench_median(t->prefill_ms, rounds),
+                 decode_ms = bench_median(t->decode_ms, rounds * decode);
     cJSON_AddStringToObject(one, "config", t->name);
     cJSON_AddNumberToObject(one, "prefill_ms", prefill_ms);
     cJSON_AddNumberToObject(one, "decode_ms_per_token", decode_ms);
     cJSON_AddNumberToObject(one, "prefill_ratio", prefill_ms / plain_prefill_ms);
     cJSON_AddNumberToObject(one, "prompt_rows_ratio", (double)t->prompt_rows / plain_rows);
-    cJSON_AddNumberToObject(one, "decode_ratio", decode_ms / median(t->plain_ms, rounds * decode));
+    cJSON_AddNumberToObject(one, "decode_ratio", decode_ms / bench_median(t->plain_ms, rounds * decode));
     if (t->report) {
         cJSON_AddRawToObject(one, "did", t->report);
     }
@@ -285,7 +276,7 @@ candid_status bench_methods(candid_context *c, const char *configs, int rounds, 
             status = run(&s, &plain, &all[i], round, error);
         }
     }
-    const double plain_prefill_ms = status == CANDID_OK ? median(all[0].prefill_ms, rounds) : 0.0;
+    const double plain_prefill_ms = status == CANDID_OK ? bench_median(all[0].prefill_ms, rounds) : 0.0;
     for (int i = 0; status == CANDID_OK && i < n; i++) {
         report(&all[i], plain_prefill_ms, all[0].prompt_rows, rounds, decode_steps, out);
     }

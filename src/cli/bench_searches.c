@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/bench_median.h"
 #include "core/status.h"
 #include "decode/generate.h"
 
@@ -125,17 +126,6 @@ static candid_status add_contest(struct contest *k, char *text, candid_error *er
     return status;
 }
 
-static int ascending(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* Sorts the values. */
-static double median(double *values, int n) {
-    qsort(values, (size_t)n, sizeof *values, ascending);
-    return (values[(n - 1) / 2] + values[n / 2]) / 2.0;
-}
-
 /* Before and after each search greedy runs: what the machine gives at that moment. */
 static candid_status run(const struct ground *g, struct contest *k, int round, double *greedy, candid_error *error) {
     struct decoding plain;
@@ -151,7 +141,7 @@ static candid_status run(const struct ground *g, struct contest *k, int round, d
 
 static void report(struct contest *k, int rounds, cJSON *out) {
     cJSON *one = cJSON_CreateObject();
-    const double ms = median(k->ms, rounds), greedy = median(k->greedy_ms, rounds);
+    const double ms = bench_median(k->ms, rounds), greedy = bench_median(k->greedy_ms, rounds);
     cJSON_AddItemToArray(out, one);
     cJSON_AddStringToObject(one, "search", k->name);
     cJSON_AddNumberToObject(one, "ms_per_token", ms);

@@ -18,13 +18,15 @@ static inline uint64_t rng_splitmix(uint64_t *state) {
     return z ^ (z >> 31);
 }
 
-/* `stream`: sequences of one seed that have nothing to do with each other. */
-static inline void rng_seed(struct rng *r, uint64_t seed, uint64_t stream) {
-    uint64_t state = seed;
-    state = rng_splitmix(&state) ^ stream;
+static inline void rng_seed(struct rng *r, uint64_t seed) {
     for (int i = 0; i < 4; i++) {
-        r->state[i] = rng_splitmix(&state);
+        r->state[i] = rng_splitmix(&seed);
     }
+}
+
+/* `stream`: sequences of one seed that have nothing to do with each other. */
+static inline void rng_seed_stream(struct rng *r, uint64_t seed, uint64_t stream) {
+    rng_seed(r, rng_splitmix(&seed) ^ stream);
 }
 
 static inline uint64_t rng_next(struct rng *r) {

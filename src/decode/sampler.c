@@ -8,49 +8,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/rng.h"
 #include "core/status.h"
 
 struct sampler {
     struct sampler_params params;
     int n_vocab;
-    uint64_t random[4]; /* state of xoshiro256** */
-    bool *is_seen;      /* [n_vocab] */
-    int32_t *seen;      /* [n_seen] distinct tokens */
+    struct rng random;
+    bool *is_seen; /* [n_vocab] */
+    int32_t *seen; /* [n_seen] distinct tokens */
     int n_seen;
     double *weights; /* [n_vocab] */
     float *sorted;   /* [n_vocab] scratch of top-k */
     int32_t *heap;   /* [n_vocab] scratch of top-p */
 };
-
-/* ---- random numbers: xoshiro256** by Blackman and Vigna, its state filled by splitmix64 ---- */
-
-static void seed_random(struct sampler *s, uint64_t seed) {
-    for (int i = 0; i < 4; i++) {
-        seed += 0x9e3779b97f4a7c15u;
-        uint64_t z = seed;
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-        s->random[i] = z ^ (z >> 31);
-    }
-}
-
-static uint64_t rotate_left(uint64_t x, int k) {
-    return (x << k) | (x >> (64 - k));
-}
-
-/* Uniform in [0, 1), 53 bits. */
-static double draw_uniform(struct sampler *s) {
-    uint64_t *r = s->random;
-    const uint64_t result = rotate_left(r[1] * 5, 7) * 9;
-    const uint64_t t = r[1] << 17;
-    r[2] ^= r[0];
-    r[3] ^= r[1];
-    r[1] ^= r[2];
-    r[0] ^= r[3];
-    r[2] ^= t;
-    r[3] = rotate_left(r[3], 45);
-    return (double)(result >> 11) * 0x1p-53;
-}
 
 /* ---- life ---- */
 
@@ -98,7 +69,7 @@ candid_status sampler_create(const struct sampler_params *params, int n_vocab, s
             error, "the sampler",
             n * (sizeof *s->is_seen + sizeof *s->seen + sizeof *s->weights + sizeof *s->sorted + sizeof *s->heap));
     }
-    seed_random(s, params->seed);
+    rng_seed(&s->random, params->seed);
     *out = s;
     return CANDID_OK;
 }
@@ -260,7 +231,7 @@ int32_t sampler_pick(struct sampler *s, float *logits) {
         return best;
     }
     fill_weights(s, logits, best);
-    const double target = draw_uniform(s) * sum_weights(s);
+    const double target = rng_unit(&s->random) * sum_weights(s);
     double sum = 0;
     for (int32_t id = 0; id < s->n_vocab; id++) {
         sum += s->weights[id];

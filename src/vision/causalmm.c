@@ -101,7 +101,7 @@ candid_status causalmm_weights(enum causalmm_mode mode, const float *map, int n_
         return CANDID_OK;
     }
     struct edit e = {.mode = mode, .map = map, .n_head = n_head, .n = n};
-    rng_seed(&e.rng, seed, stream);
+    rng_seed_stream(&e.rng, seed, stream);
     double *sums = calloc(n_patches, sizeof *sums);
     e.taken = mode == CAUSALMM_SHUFFLE ? malloc((size_t)n * (size_t)n) : NULL;
     if (!sums || (mode == CAUSALMM_SHUFFLE && !e.taken)) {

@@ -65,7 +65,7 @@ candid_status noise_diffuse(const struct noise *noise, int view, float *pixels, 
     }
     const double kept = noise_signal(noise->step), a = sqrt(kept), b = sqrt(1 - kept);
     struct rng r;
-    rng_seed(&r, noise->seed, (uint64_t)view);
+    rng_seed_stream(&r, noise->seed, (uint64_t)view);
     double pair[2];
     for (size_t i = 0; i < n; i++) {
         if (i % 2 == 0) {

@@ -78,7 +78,7 @@ static float *random_map(int n_head, int n) {
     float *map = malloc(size * sizeof *map);
     assert_non_null(map);
     struct rng r;
-    rng_seed(&r, 1, 2);
+    rng_seed_stream(&r, 1, 2);
     for (size_t i = 0; i < size; i++) {
         map[i] = (float)rng_unit(&r);
     }

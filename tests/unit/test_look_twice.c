@@ -479,7 +479,7 @@ static void any_size(void **state) {
     static float values[40 * 40];
     static uint8_t rgb[3 * 90 * 90];
     struct rng r;
-    rng_seed(&r, 8, 0);
+    rng_seed_stream(&r, 8, 0);
     for (int round = 0; round < 400; round++) {
         const int width = 1 + (int)rng_below(&r, 90), height = 1 + (int)rng_below(&r, 90);
         const struct view_map view = view_of(modes[round % 3], width, height);
