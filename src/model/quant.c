@@ -71,16 +71,14 @@ static float bits_float(uint32_t bits) {
     return f;
 }
 
+/* Without branches, so that loops over it become vectors. */
 float f16_to_f32(uint16_t h) {
-    const uint32_t sign = (uint32_t)(h & 0x8000) << 16;
-    const uint32_t exponent = (h >> 10) & 31, mantissa = h & 1023;
-    if (exponent == 31) {
-        return bits_float(sign | 0x7F800000 | mantissa << 13);
-    }
-    if (exponent == 0) { /* zero or subnormal: mantissa · 2^-24, exact in f32 */
-        return bits_float(sign | float_bits((float)mantissa * 0x1p-24f));
-    }
-    return bits_float(sign | (exponent + 112) << 23 | mantissa << 13);
+    const uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h & 0x7C00, rest = (uint32_t)(h & 0x7FFF) << 13;
+    const uint32_t normal = rest + (112u << 23), infinite = rest | 0x7F800000;
+    /* zero or subnormal, mantissa · 2^-24: added to 2^-14 its bits have their place, the difference is exact */
+    const uint32_t small = float_bits(bits_float(rest + (113u << 23)) - bits_float(113u << 23));
+    const uint32_t is_infinite = 0u - (exponent == 0x7C00), is_small = 0u - (exponent == 0);
+    return bits_float(sign | (infinite & is_infinite) | (small & is_small) | (normal & ~(is_infinite | is_small)));
 }
 
 uint16_t f32_to_f16(float f) {

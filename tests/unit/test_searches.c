@@ -84,18 +84,22 @@ static void brute_close(struct brute *b) {
     asked_free(&b->asked);
 }
 
-/* Logits after the prompt and n tokens, fed one by one; the last token's attention is in b->row. */
+/* Logits after the prompt and n tokens, all read anew; the last token's attention is in b->row. */
 static void compute(struct brute *b, const int32_t *ids, int n, float *logits) {
     const size_t bytes = (size_t)b->d->model->llama.n_vocab * sizeof *logits;
+    struct forward_row rows[64] = {0};
     struct kv_seq *seq = NULL;
-    memcpy(logits, b->asked.logits, bytes);
-    OK(kv_fork(b->asked.seq, &seq, error));
-    for (int i = 0; i < n; i++) {
-        const struct forward_row row = {
-            .seq = seq, .token = ids[i], .position = b->asked.position + i, .want_logits = true, .plan = b->plan};
-        OK(layout_append(&seq->layout, SPAN_GENERATED, 1, -1, 0, 0, error));
-        OK(llama_forward(b->d->context->llama, &row, 1, NULL, logits, error));
+    if (n == 0) {
+        memcpy(logits, b->asked.logits, bytes);
+        return;
     }
+    OK(kv_fork(b->asked.seq, &seq, error));
+    OK(layout_append(&seq->layout, SPAN_GENERATED, n, -1, 0, 0, error));
+    for (int i = 0; i < n; i++) {
+        rows[i] = (struct forward_row){
+            .seq = seq, .token = ids[i], .position = b->asked.position + i, .want_logits = i == n - 1, .plan = b->plan};
+    }
+    OK(llama_forward(b->d->context->llama, rows, n, NULL, logits, error));
     kv_seq_free(seq);
 }
 
