@@ -65,6 +65,7 @@ static candid_status check_params(const candid_generate_params *p, candid_error 
 static candid_status fit_context(const candid_context *c, const struct request *r, int requested, int *max_new,
                                  candid_error *error) {
     const char *branch;
+    TRY(request_check_branches(r, error));
     const int64_t n_prompt = request_longest(r, &branch);
     const int left = n_prompt < c->n_ctx ? c->n_ctx - (int)n_prompt : 0;
     if (left < 1 || requested > left) {
@@ -201,10 +202,15 @@ static candid_status check_second(candid_context *c, const candid_image *image, 
                                   const candid_generate_params *params, const struct look_options *options,
                                   candid_error *error) {
     const candid_image *const images[] = {image, image}; /* for the refined one, which is cropped to the same views */
+    const size_t n = options->refined_alone ? 1 : 2;
     struct request r;
+    char *text;
     int unused;
-    TRY(request_prepare(c, images, options->refined_alone ? 1 : 2, prompt, params, &r, error));
-    candid_status status = generate_check(&r.decoding, c->model->tokenizer, c->model->llama.n_vocab, error);
+    TRY(second_look_prompt(prompt, n, &text, error));
+    candid_status status = request_prepare(c, images, n, text, params, &r, error);
+    free(text);
+    TRY(status);
+    status = generate_check(&r.decoding, c->model->tokenizer, c->model->llama.n_vocab, error);
     if (status == CANDID_OK && r.views[0].mode != CANDID_PREPROCESS_ANYRES) {
         status = fit_context(c, &r, params->max_new_tokens, &unused, error);
     }

@@ -142,7 +142,7 @@ static candid_status prepare(candid_context *c, const candid_image *const *image
     }
     for (int i = 0; i < r->list.n; i++) {
         TRY(branch_prompt(c, conversation, asked, r, &r->list.branches[i], &r->branches[i].prompt, error));
-        TRY(sights_plan(c, images, r, i, error));
+        TRY(sights_plan(c, r, i, error));
     }
     return CANDID_OK;
 }
@@ -168,6 +168,16 @@ int64_t request_length(const struct request *r) {
     return prompt_length(&r->prompt, r->spans);
 }
 
+candid_status request_check_branches(const struct request *r, candid_error *error) {
+    for (int i = 0; i < r->list.n; i++) {
+        if (prompt_length(&r->branches[i].prompt, r->branches[i].spans) < 1) {
+            return fail(error, CANDID_ERROR_ARGUMENT, "%s contrasts with %s, but of the prompt no token is left then",
+                        r->list.branches[i].owner->name, r->list.branches[i].name);
+        }
+    }
+    return CANDID_OK;
+}
+
 int64_t request_longest(const struct request *r, const char **name) {
     int64_t longest = request_length(r);
     *name = NULL;
@@ -188,8 +198,9 @@ int64_t request_cache_tokens(const struct request *r, int max_new) {
     }
     /* OPERA's candidates have slots of their own, and going back builds beams anew beside the old ones */
     const bool opera = r->decoding.strategy == STRATEGY_OPERA;
-    const int64_t each = max_new + 3 * KV_BLOCK + (opera ? r->decoding.opera.candidates + max_new + 3 * KV_BLOCK : 0);
-    int64_t tokens = 0;
+    const struct opera_options *o = &r->decoding.opera;
+    const int64_t each = max_new + 3 * KV_BLOCK + (opera ? o->candidates + max_new + 3 * KV_BLOCK : 0);
+    int64_t tokens = opera && o->first_candidates > 0 ? o->first_candidates : 0;
     for (int i = -1; i < r->list.n; i++) {
         const int64_t prompt = i < 0 ? request_length(r) : prompt_length(&r->branches[i].prompt, r->branches[i].spans);
         /* a block begun by the prompt, one by what follows, and one while beams change places */

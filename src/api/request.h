@@ -45,7 +45,10 @@ candid_status request_prepare(candid_context *c, const candid_image *const *imag
 /* Positions of the answer's prompt. */
 int64_t request_length(const struct request *r);
 
-/* Positions of the longest prompt of all, and its name for messages ("the prompt", "the prompt of vcd"). */
+/* Whether every branch has something to read; else CANDID_ERROR_ARGUMENT. */
+candid_status request_check_branches(const struct request *r, candid_error *error);
+
+/* Positions of the longest prompt of all. *name: the method whose branch has it, NULL: it is the answer's. */
 int64_t request_longest(const struct request *r, const char **name);
 
 /* Tokens of KV cache that all rows of the request take with max_new generated tokens; 0: those of the context are

@@ -144,8 +144,7 @@ static candid_status find(candid_context *c, const candid_image *const *image, c
     return status;
 }
 
-/* The prompt for `n` images: a place for one that it has becomes places for all. */
-static candid_status place_images(const char *prompt, size_t n, char **out, candid_error *error) {
+candid_status second_look_prompt(const char *prompt, size_t n, char **out, candid_error *error) {
     const char *place = strstr(prompt, "<image>");
     const size_t size = strlen(prompt) + sizeof "<image>\n" + 1;
     *out = malloc(size);
@@ -187,7 +186,7 @@ candid_status second_look(candid_context *c, const candid_image *const *images, 
         if (!options->refined_alone) {
             out->images[out->n_images++] = out->refined;
         }
-        status = place_images(prompt, out->n_images, &out->prompt, error);
+        status = second_look_prompt(prompt, out->n_images, &out->prompt, error);
     }
     if (status != CANDID_OK) {
         second_look_free(out);

@@ -25,4 +25,8 @@ candid_status second_look(candid_context *c, const candid_image *const *images, 
                           struct second_look *out, candid_error *error);
 void second_look_free(struct second_look *look);
 
+/* The prompt with places for the `n` images (1 or 2) of the second pass, if it has one for the image. *out: the
+ * caller's, to free(). */
+candid_status second_look_prompt(const char *prompt, size_t n, char **out, candid_error *error);
+
 #endif

@@ -26,8 +26,24 @@ static bool is_squashed(const struct branch *b) {
     return b->sight == SIGHT_MASKED && strcmp(setting_string(&b->settings, "geometry"), "squash") == 0;
 }
 
-candid_status sights_plan(const candid_context *c, const candid_image *const *images, struct request *r, int i,
-                          candid_error *error) {
+/* The file of AGLA's map. */
+static candid_status map_path(const struct branch *b, char path[4096], candid_error *error) {
+    return setting_path(&b->settings, b->path, path, 4096)
+               ? CANDID_OK
+               : fail(error, CANDID_ERROR_ARGUMENT, "agla.file: the name is too long");
+}
+
+/* A map that cannot be read is known before anything is encoded. */
+static candid_status check_map(const struct branch *b, candid_error *error) {
+    char path[4096];
+    struct cell_map map;
+    TRY(map_path(b, path, error));
+    TRY(relevance_load(path, &map, error));
+    free((float *)(uintptr_t)map.values);
+    return CANDID_OK;
+}
+
+candid_status sights_plan(const candid_context *c, struct request *r, int i, candid_error *error) {
     const struct branch *b = &r->list.branches[i];
     struct request_branch *to = &r->branches[i];
     to->spans = calloc(r->n_images + 1, sizeof *to->spans);
@@ -35,13 +51,15 @@ candid_status sights_plan(const candid_context *c, const candid_image *const *im
     if (!to->spans || !to->views) {
         return fail_memory(error, "a branch", (r->n_images + 1) * (sizeof *to->spans + sizeof *to->views));
     }
+    if (b->path) {
+        TRY(check_map(b, error));
+    }
     for (size_t k = 0; k < r->n_images; k++) {
         to->spans[k] = r->spans[k];
         to->views[k] = r->views[k];
         if (b->sight == SIGHT_CHOSEN) {
             to->spans[k] = chosen_span(c, &r->views[k], b->n_chosen);
         } else if (is_squashed(b)) {
-            (void)images;
             TRY(visual_plan_make(&c->model->clip, r->views[k].mode, RELEVANCE_SIDE, RELEVANCE_SIDE, &to->views[k],
                                  error));
             to->spans[k] = to->views[k].span;
@@ -227,9 +245,7 @@ static candid_status relevance_of(candid_context *c, const candid_image *image, 
     const struct branch *b = &r->list.branches[i];
     if (b->path) {
         char path[4096];
-        if (!setting_path(&b->settings, b->path, path, sizeof path)) {
-            return fail(error, CANDID_ERROR_ARGUMENT, "agla.file: the name is too long");
-        }
+        TRY(map_path(b, path, error));
         TRY(relevance_load(path, map, error));
         *values = (float *)(uintptr_t)map->values;
         return CANDID_OK;

@@ -5,8 +5,7 @@
 #include "api/request.h"
 
 /* Decides what branch i sees: fills its spans, and its views where its images have another size. */
-candid_status sights_plan(const candid_context *c, const candid_image *const *images, struct request *r, int i,
-                          candid_error *error);
+candid_status sights_plan(const candid_context *c, struct request *r, int i, candid_error *error);
 
 /* Encodes the images to c->visual_tokens, and for every branch what it sees of them. */
 candid_status sights_encode(candid_context *c, const candid_image *const *images, struct request *r,

@@ -33,7 +33,7 @@ struct contest {
 };
 
 /* A prompt must leave so many rows to read that they go through the kernels of prompts. */
-#define LAST_ROWS 9
+#define LAST_ROWS (LLAMA_FEW_ROWS + 1)
 
 static candid_status make_ground(struct ground *g, int n_prompt, int most_rows, candid_error *error) {
     const struct candid_model *m = g->c->model;
@@ -106,10 +106,11 @@ static candid_status add_contest(struct contest *k, char *text, candid_error *er
     const struct decoding given = {.top_p = 1, .repetition_penalty = 1};
     candid_config *config = NULL;
     snprintf(k->name, sizeof k->name, "%s", text);
-    if (strncmp(text, "contrast", 8) == 0) {
-        k->n_branches = text[8] == '-' ? atoi(text + 9) : 1;
-        if (k->n_branches < 1 || k->n_branches > MOST_BLOCKS) {
-            return fail(error, CANDID_ERROR_ARGUMENT, "--searches: expected 1 to %d branches, found \"%s\"",
+    if (strcmp(text, "contrast") == 0 || strncmp(text, "contrast-", 9) == 0) {
+        char *end = text + 8;
+        k->n_branches = *end ? (int)strtol(text + 9, &end, 10) : 1;
+        if (*end || k->n_branches < 1 || k->n_branches > MOST_BLOCKS) {
+            return fail(error, CANDID_ERROR_ARGUMENT, "--searches: expected contrast-1 to contrast-%d, found \"%s\"",
                         MOST_BLOCKS, k->name);
         }
         return decoding_resolve(NULL, &given, &k->decoding, error);
@@ -117,6 +118,14 @@ static candid_status add_contest(struct contest *k, char *text, candid_error *er
     TRY(candid_config_parse("{}", 2, "--searches", &config, error));
     candid_status status = CANDID_OK;
     for (char *rest = text, *one; status == CANDID_OK && (one = strsep(&rest, "+"));) {
+        if (strncmp(one, "decode.", 7) != 0 && strncmp(one, "opera", 5) != 0 && strncmp(one, "dola", 4) != 0) {
+            status =
+                fail(error, CANDID_ERROR_ARGUMENT,
+                     "--searches: expected contrast, decode.…, opera or opera.…, found \"%s\"; methods that edit the "
+                     "forward pass are timed with --methods",
+                     one);
+            break;
+        }
         status = candid_config_set(config, one, error);
     }
     if (status == CANDID_OK) {

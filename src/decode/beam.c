@@ -156,7 +156,7 @@ static void add_hypothesis(struct beam_search *s, const struct continuation *c) 
     const int n = s->p.n_beams;
     const float score = c->sum / (float)pow(s->n_tokens + 1, (double)s->p.length_penalty);
     int at = n;
-    while (at > 0 && score > s->hypotheses[at - 1].score) {
+    while (at > 0 && (!s->hypotheses[at - 1].finished || score > s->hypotheses[at - 1].score)) {
         at--;
     }
     if (at == n) {

@@ -121,6 +121,10 @@ candid_status generate_check(const struct decoding *d, const struct tokenizer *t
                                             .top_p = d->top_p,
                                             .repetition_penalty = d->repetition_penalty};
     TRY(sampler_check(&sampling, n_vocab, error));
+    if (d->beams > MAX_HYPOTHESES || d->answers > MAX_HYPOTHESES) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "expected at most %d beams and answers, found %d and %d",
+                    MAX_HYPOTHESES, d->beams, d->answers);
+    }
     int32_t ends[TOKENIZER_MAX_ENDS];
     const struct beam_params beams = {
         .n_beams = d->beams, .n_ends = tokenizer_ends(tokenizer, ends), .n_vocab = n_vocab};

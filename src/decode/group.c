@@ -32,15 +32,11 @@ static size_t n_vocab(const struct group *group) {
 
 /* ---- life ---- */
 
-static void drop(const struct group *group, struct kv_seq *seq) {
-    if (seq != group->g->seq) {
-        kv_seq_free(seq);
-    }
-}
-
 static void end_lane(const struct group *group, struct lane *lane) {
     for (int i = 0; lane->seqs && i < group->n; i++) {
-        drop(group, lane->seqs[i]);
+        if (lane->seqs[i] != group->g->seq) {
+            kv_seq_free(lane->seqs[i]);
+        }
     }
     free(lane->seqs);
     lane->seqs = NULL;
@@ -123,7 +119,7 @@ static int common_tokens(const struct generation *a, const struct prompt_chunk *
 }
 
 /* A pass of few rows is computed by other kernels, which round differently: leave a branch more than that to read. */
-#define LEAST_OWN_ROWS 9
+#define LEAST_OWN_ROWS (LLAMA_FEW_ROWS + 1)
 
 /* Positions that two prompts have in common and that no plan changes. */
 static int shared_prefix(const struct generation *a, const struct generation *b) {
@@ -339,7 +335,7 @@ candid_status group_reorder(struct group *group, const int *parents, int n, cand
         }
         for (int i = 0; i < group->n; i++) {
             if (!is_parent(parents, n, i)) {
-                drop(group, lane->seqs[i]);
+                kv_seq_drop(lane->seqs[i], group->g->seq);
             }
         }
         memcpy(lane->seqs, own, (size_t)n * sizeof *own);
@@ -413,7 +409,8 @@ candid_status group_join(struct group *group, struct branch_input *branch, const
     lane.seqs = calloc((size_t)group->capacity, sizeof *lane.seqs);
     float *unused = malloc(ROLE_COUNT * n_vocab(group) * sizeof *unused);
     struct kv_seq *prompt = NULL;
-    candid_status status = lane.seqs && unused ? CANDID_OK : fail_memory(error, "a branch", n_vocab(group));
+    candid_status status =
+        lane.seqs && unused ? CANDID_OK : fail_memory(error, "a branch", ROLE_COUNT * n_vocab(group) * sizeof *unused);
     if (status == CANDID_OK) {
         status = read_branch(group, &lane, &prompt, unused, error);
     }
@@ -450,12 +447,4 @@ double group_kv_bytes(const struct group *group) {
         }
     }
     return (double)kv_block_bytes(group->g->seq->cache) / KV_BLOCK * tokens;
-}
-
-struct kv_seq *group_sequence(const struct group *group, int hypothesis) {
-    return group->lanes[0].seqs[hypothesis];
-}
-
-int group_position(const struct group *group) {
-    return group->lanes[0].position;
 }

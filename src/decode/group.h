@@ -45,9 +45,4 @@ candid_status group_join(struct group *group, struct branch_input *branch, const
 double group_kv_bytes(const struct group *group);
 int group_rows(const struct group *group);
 
-/* RoPE position of the next token of the answer's own lane, its sequence, and its plan (for drivers with rows of their
- * own, like OPERA's candidates). */
-struct kv_seq *group_sequence(const struct group *group, int hypothesis);
-int group_position(const struct group *group);
-
 #endif

@@ -146,7 +146,7 @@ static candid_status run_candidates(struct run *r, int n, candid_error *error) {
 
 /* The last tokens of the beams that `needed` names (NULL: all) in a pass of their own; logits to r->logits. */
 static candid_status run_tokens(struct run *r, const bool *needed, const int32_t *tokens, candid_error *error) {
-    int n_rows = 0, beams[256];
+    int n_rows = 0, beams[MAX_HYPOTHESES];
     for (int b = 0; b < r->n_running; b++) {
         if (!needed || needed[b]) {
             TRY(layout_append(&r->seqs[b]->layout, SPAN_GENERATED, 1, -1, 0, 0, error));
@@ -166,12 +166,6 @@ static candid_status run_tokens(struct run *r, const bool *needed, const int32_t
 }
 
 /* ---- keys and values ----------------------------------------------------------------------------- */
-
-static void drop(const struct run *r, struct kv_seq *seq) {
-    if (seq != r->g->seq) {
-        kv_seq_free(seq);
-    }
-}
 
 static void release_saved(struct run *r, int node) {
     if (node < r->n_saved && r->saved[node]) {
@@ -249,7 +243,7 @@ static candid_status follow(struct run *r, const struct opera_choice *choice, in
 /* The sequences of the chosen beams. */
 static candid_status move_beams(struct run *r, const struct opera_choice *choice, candid_error *error) {
     const int n = r->n_beams;
-    struct kv_seq *next[256] = {NULL};
+    struct kv_seq *next[MAX_HYPOTHESES] = {NULL};
     candid_status status = CANDID_OK;
     for (int b = 0; status == CANDID_OK && b < r->n_running; b++) {
         if (!is_parent(choice->parents, n, b)) {
@@ -274,7 +268,7 @@ static candid_status move_beams(struct run *r, const struct opera_choice *choice
     }
     for (int b = 0; b < r->n_running; b++) {
         if (!is_parent(choice->parents, n, b)) {
-            drop(r, r->seqs[b]);
+            kv_seq_drop(r->seqs[b], r->g->seq);
         }
     }
     memcpy(r->seqs, next, (size_t)n * sizeof *next);
@@ -326,8 +320,8 @@ static candid_status restore(struct run *r, const int *path, int n_tokens, struc
 /* The running beams become those of an earlier step; their last tokens are run again for their logits. */
 static candid_status go_back(struct run *r, candid_error *error) {
     const int n_tokens = opera_step(r->o), n = opera_n_running(r->o);
-    struct kv_seq *next[256] = {NULL};
-    int32_t tokens[256];
+    struct kv_seq *next[MAX_HYPOTHESES] = {NULL};
+    int32_t tokens[MAX_HYPOTHESES];
     int *path = malloc((size_t)(n_tokens + 1) * sizeof *path);
     candid_status status = path ? CANDID_OK : fail_memory(error, "OPERA's beams", (size_t)n_tokens * sizeof *path);
     for (int b = 0; status == CANDID_OK && b < n; b++) {
@@ -347,7 +341,7 @@ static candid_status go_back(struct run *r, candid_error *error) {
         return status;
     }
     for (int b = 0; b < r->n_running; b++) {
-        drop(r, r->seqs[b]);
+        kv_seq_drop(r->seqs[b], r->g->seq);
     }
     memcpy(r->seqs, next, (size_t)n * sizeof *next);
     r->n_running = n;
@@ -384,7 +378,7 @@ static void process(void *user_data, const struct opera *o, int beam, float *log
 
 /* Every beam has one more token: its keys, its logits, its attention. */
 static candid_status advance(struct run *r, const struct opera_choice *choice, int n_candidates, candid_error *error) {
-    bool needed[256];
+    bool needed[MAX_HYPOTHESES];
     const int n = r->n_beams;
     TRY(move_beams(r, choice, error));
     for (int i = 0; i < n; i++) {
@@ -423,8 +417,24 @@ static candid_status step(struct run *r, bool *more, candid_error *error) {
     return *more ? advance(r, &choice, n, error) : CANDID_OK;
 }
 
+/* Whether the i-th best answer is finished already. */
+static bool is_finished(const struct run *r, int i) {
+    struct opera_answer found;
+    candid_error unused;
+    if (!r->o || opera_best(r->o, i, &found, &unused) != CANDID_OK) {
+        return false;
+    }
+    free(found.ids);
+    return found.end_token >= 0;
+}
+
+/* cancelled: answers that are finished alone. */
 static candid_status collect(const struct run *r, bool cancelled, candid_error *error) {
-    const int there = opera_n_answers(r->o), wanted = r->g->decoding.answers, n = there < wanted ? there : wanted;
+    const int there = opera_n_answers(r->o), wanted = r->g->decoding.answers;
+    int n = 0;
+    while (n < there && n < wanted && (!cancelled || is_finished(r, n))) {
+        n++;
+    }
     TRY(make_answers(r->out, n, error));
     for (int i = 0; i < n; i++) {
         struct opera_answer found;
@@ -445,17 +455,6 @@ static candid_status collect(const struct run *r, bool cancelled, candid_error *
         a->finish = cancelled ? CANDID_FINISH_CANCELLED : a->finish;
     }
     return CANDID_OK;
-}
-
-/* Whether an answer is finished already. */
-static bool has_answer(const struct run *r) {
-    struct opera_answer found;
-    candid_error unused;
-    if (!r->o || opera_best(r->o, 0, &found, &unused) != CANDID_OK) {
-        return false;
-    }
-    free(found.ids);
-    return found.end_token >= 0;
 }
 
 static candid_status note(const struct run *r, candid_error *error) {
@@ -509,7 +508,9 @@ static candid_status make_room(struct run *r, candid_error *error) {
 static void run_free(struct run *r) {
     opera_free(r->o); /* releases what is saved */
     for (int b = 0; r->seqs && b < r->n_running; b++) {
-        drop(r, r->seqs[b]);
+        if (r->seqs[b] != r->g->seq) {
+            kv_seq_free(r->seqs[b]);
+        }
     }
     for (int b = 0; r->paths && b < r->n_beams; b++) {
         free(r->paths[b]);
@@ -567,7 +568,7 @@ static candid_status search(struct run *r, candid_error *error) {
     for (bool more = true; status == CANDID_OK && more;) {
         status = step(r, &more, error);
     }
-    const bool cancelled = status == CANDID_ERROR_CANCELLED && has_answer(r);
+    const bool cancelled = status == CANDID_ERROR_CANCELLED && is_finished(r, 0);
     if (status == CANDID_OK || cancelled) {
         TRY(collect(r, cancelled, error));
         return note(r, error);

@@ -109,13 +109,12 @@ static candid_status run_whole(const struct generation *g, const struct row_list
 }
 
 /* Passes of few rows are computed by other kernels, which round differently: the last part must not be one of them. */
-#define FEW_ROWS 8
-
 static candid_status run_parts(const struct generation *g, const struct row_list *list, float *logits,
                                candid_error *error) {
     for (int done = g->seq->length, n; done < list->n; done += n) { /* what a prompt shares with another is there */
         const int left = list->n - done, most = llama_pass_rows(g->llama), rest = left - most;
-        n = passable(list, done, done, rest > 0 && rest <= FEW_ROWS && most > 2 * FEW_ROWS ? most - FEW_ROWS : most);
+        n = passable(list, done, done,
+                     rest > 0 && rest <= LLAMA_FEW_ROWS && most > 2 * LLAMA_FEW_ROWS ? most - LLAMA_FEW_ROWS : most);
         if (n == 0) { /* one ring is larger than a pass */
             n = passable(list, done, done, list->n);
             TRY(llama_reserve(g->llama, n, error));

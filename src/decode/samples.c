@@ -81,8 +81,8 @@ static candid_status take_token(const struct generation *g, struct sample *s, fl
 static candid_status advance(const struct generation *g, struct group *group, struct sample *samples, int *running,
                              int *n, struct generated *out, candid_error *error) {
     const size_t n_vocab = (size_t)g->weights->n_vocab;
-    int parents[256], left = 0;
-    int32_t tokens[256];
+    int parents[MAX_HYPOTHESES], left = 0;
+    int32_t tokens[MAX_HYPOTHESES];
     count_logits(g, group_logits(group), *n, out);
     for (int i = 0; i < *n; i++) {
         struct sample *s = &samples[running[i]];
@@ -106,7 +106,7 @@ static candid_status advance(const struct generation *g, struct group *group, st
 /* All answers begin with the same logits. */
 static candid_status fan_out(const struct generation *g, struct group *group, int n, candid_error *error) {
     const size_t row = (size_t)g->weights->n_vocab;
-    const int parents[256] = {0};
+    const int parents[MAX_HYPOTHESES] = {0};
     TRY(group_reorder(group, parents, n, error));
     float *logits = group_logits(group);
     for (int i = 1; i < n; i++) {
@@ -117,7 +117,7 @@ static candid_status fan_out(const struct generation *g, struct group *group, in
 
 static candid_status run(const struct generation *g, struct group *group, struct sample *samples, int n,
                          struct generated *out, candid_error *error) {
-    int running[256];
+    int running[MAX_HYPOTHESES];
     for (int i = 0; i < n; i++) {
         running[i] = i;
         TRY(begin(g, i, &out->answers[i], &samples[i], error));

@@ -14,22 +14,22 @@ static const char *const branch_edits[] = {"none", "same", NULL};
 
 static const struct method_option options[] = {
     {"strategy", OPTION_CHOICE, "\"auto\"", NULL, NULL, 0, 0, strategies,
-     "How the answer is searched for. auto: opera where that method is active, beam where beams or length_penalty are "
-     "given, sample where the temperature is above 0, else greedy."},
-    {"beams", OPTION_INT, "null", NULL, NULL, 1, 256, NULL, "Beams of beam and opera; null: 5."},
+     "How the answer is searched for. auto: opera where that method is active, beam where beams, length_penalty or "
+     "early_stopping are given, sample where the temperature is above 0, else greedy."},
+    {"beams", OPTION_INT, "null", NULL, NULL, 1, MAX_HYPOTHESES, NULL, "Beams of beam and opera; null: 5."},
     {"length_penalty", OPTION_FLOAT, "null", NULL, NULL, -10, 10, NULL,
      "Beam search divides a finished answer's sum of log-probabilities by its length to this power; null: 1."},
-    {"early_stopping", OPTION_CHOICE, "\"heuristic\"", NULL, NULL, 0, 0, stoppings,
+    {"early_stopping", OPTION_CHOICE, "null", NULL, NULL, 0, 0, stoppings,
      "When beam search ends: heuristic (transformers' false), early (true: as soon as there are as many answers as "
-     "beams) or never (until nothing can improve)."},
-    {"answers", OPTION_INT, "1", NULL, NULL, 1, 256, NULL,
+     "beams) or never (until nothing can improve); null: heuristic."},
+    {"answers", OPTION_INT, "1", NULL, NULL, 1, MAX_HYPOTHESES, NULL,
      "Answers returned: the best of beam and opera, or independent samples drawn from one reading of the prompt."},
     {"temperature", OPTION_FLOAT, "null", NULL, NULL, 0, 100, NULL,
      "Where the caller gives none. 0: the most probable token."},
     {"top_k", OPTION_INT, "null", NULL, NULL, 0, 1e9, NULL, "Where the caller gives none. 0: off."},
-    {"top_p", OPTION_FLOAT, "null", NULL, NULL, 0, 1, NULL, "Where the caller gives none, above 0. 1: off."},
-    {"repetition_penalty", OPTION_FLOAT, "null", NULL, NULL, 0, 100, NULL,
-     "Where the caller gives none, above 0. 1: off. In beam search it acts on log-probabilities, as in transformers."},
+    {"top_p", OPTION_FLOAT, "null", NULL, NULL, 1e-6, 1, NULL, "Where the caller gives none. 1: off."},
+    {"repetition_penalty", OPTION_FLOAT, "null", NULL, NULL, 0.01, 100, NULL,
+     "Where the caller gives none. 1: off. In beam search it acts on log-probabilities, as in transformers."},
     {"branch_edits", OPTION_CHOICE, "\"none\"", NULL, NULL, 0, 0, branch_edits,
      "Whether the branches that contrasts compare with carry the other methods' edits: none, or same as the answer's "
      "own row. Orders and masks of image tokens (cca, mma) hold for every row."},
@@ -63,7 +63,8 @@ const char *strategy_name(enum strategy strategy) {
 }
 
 static bool given(const struct settings *s, const char *name) {
-    return cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(s->values, name));
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(s->values, name);
+    return value && !cJSON_IsNull(value);
 }
 
 /* The options of OPERA; the recommended ones where only the strategy asks for it. */
@@ -84,6 +85,28 @@ static candid_status fill_opera(const struct candid_config *config, struct opera
     }
     cJSON_Delete(values);
     return whole ? CANDID_OK : fail_memory(error, "a configuration", sizeof(cJSON));
+}
+
+/* What was given for another strategy. s: of "decode". */
+static candid_status check_unused(const struct decoding *d, const struct settings *s, candid_error *error) {
+    static const struct {
+        const char *name;
+        bool beam, opera;
+    } of_beams[] = {{"beams", true, true}, {"length_penalty", true, false}, {"early_stopping", true, false}};
+    for (size_t i = 0; s->values && i < sizeof of_beams / sizeof *of_beams; i++) {
+        const bool used =
+            (d->strategy == STRATEGY_BEAM && of_beams[i].beam) || (d->strategy == STRATEGY_OPERA && of_beams[i].opera);
+        if (!used && given(s, of_beams[i].name)) {
+            return fail(error, CANDID_ERROR_ARGUMENT,
+                        "decode.%s is given, but decode.strategy \"%s\" has no use for it", of_beams[i].name,
+                        strategy_name(d->strategy));
+        }
+    }
+    if (d->strategy >= STRATEGY_BEAM && (d->top_k > 0 || d->top_p < 1)) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "decode.strategy \"%s\" does not sample: it has no use for %s",
+                    strategy_name(d->strategy), d->top_k > 0 ? "top_k" : "top_p");
+    }
+    return CANDID_OK;
 }
 
 static candid_status check(const struct decoding *d, bool opera, candid_error *error) {
@@ -136,8 +159,8 @@ static void fill_sampling(const struct settings *s, struct decoding *d) {
 
 candid_status decoding_resolve(const struct candid_config *config, const struct decoding *from, struct decoding *out,
                                candid_error *error) {
-    struct settings s = {0};
-    const bool opera = config_method(config, &method_opera, &s);
+    struct settings s = {0}, of_opera;
+    const bool opera = config_method(config, &method_opera, &of_opera);
     *out = *from;
     out->beams = 5;
     out->answers = 1;
@@ -149,10 +172,12 @@ candid_status decoding_resolve(const struct candid_config *config, const struct 
         out->configured = true;
         by_name = named <= STRATEGY_OPERA;
         out->strategy = by_name ? (enum strategy)named : STRATEGY_GREEDY;
-        beams = given(&s, "beams") || given(&s, "length_penalty");
+        beams = given(&s, "beams") || given(&s, "length_penalty") || given(&s, "early_stopping");
         out->beams = given(&s, "beams") ? setting_int(&s, "beams") : out->beams;
         out->length_penalty = given(&s, "length_penalty") ? setting_float(&s, "length_penalty") : out->length_penalty;
-        out->early_stopping = (enum early_stopping)index_of(stoppings, setting_string(&s, "early_stopping"));
+        out->early_stopping = given(&s, "early_stopping")
+                                  ? (enum early_stopping)index_of(stoppings, setting_string(&s, "early_stopping"))
+                                  : STOPPING_HEURISTIC;
         out->answers = setting_int(&s, "answers");
         out->branch_edits = strcmp(setting_string(&s, "branch_edits"), "same") == 0;
     }
@@ -163,6 +188,7 @@ candid_status decoding_resolve(const struct candid_config *config, const struct 
                                                : STRATEGY_GREEDY;
     }
     TRY(check(out, opera, error));
+    TRY(check_unused(out, &s, error));
     if (out->strategy == STRATEGY_GREEDY || out->strategy == STRATEGY_SAMPLE) {
         out->beams = 1;
     }

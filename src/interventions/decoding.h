@@ -5,6 +5,8 @@
 #include "interventions/config.h"
 #include "interventions/opera.h"
 
+#define MAX_HYPOTHESES 256 /* beams, answers */
+
 enum strategy { STRATEGY_GREEDY, STRATEGY_SAMPLE, STRATEGY_BEAM, STRATEGY_OPERA };
 
 enum early_stopping { STOPPING_HEURISTIC, STOPPING_EARLY, STOPPING_NEVER }; /* as enum beam_stopping */

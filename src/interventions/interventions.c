@@ -41,6 +41,20 @@ static candid_status want_block(struct method_needs *needs, int block, const str
     return CANDID_OK;
 }
 
+/* Layers that were named must be the model's: known before an image is encoded. */
+static candid_status check_layers(const struct method *m, const struct settings *s, int n_layer, candid_error *error) {
+    bool *layers = calloc((size_t)n_layer + 1, sizeof *layers);
+    candid_status status = layers ? CANDID_OK : fail_memory(error, "layers", (size_t)n_layer);
+    for (int i = 0; status == CANDID_OK && i < m->n_options; i++) {
+        const char *text = m->options[i].type == OPTION_LAYERS ? setting_string(s, m->options[i].name) : NULL;
+        if (text && strcmp(text, "auto") != 0 && layers_select(text, n_layer, layers, m->name, error) < 0) {
+            status = CANDID_ERROR_ARGUMENT;
+        }
+    }
+    free(layers);
+    return status;
+}
+
 candid_status interventions_needs(const struct candid_config *config, const struct model_facts *facts,
                                   struct method_needs *needs, candid_error *error) {
     *needs = (struct method_needs){0};
@@ -48,7 +62,11 @@ candid_status interventions_needs(const struct candid_config *config, const stru
     for (const struct method *const *m = methods; *m; m++) {
         struct settings s;
         struct method_needs own = {0};
-        if (!(*m)->needs || !config_method(config, *m, &s)) {
+        if (!config_method(config, *m, &s)) {
+            continue;
+        }
+        TRY(check_layers(*m, &s, facts->n_layer, error));
+        if (!(*m)->needs) {
             continue;
         }
         (*m)->needs(&s, facts, &own);

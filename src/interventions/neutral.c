@@ -236,8 +236,8 @@ static size_t sentence_start(const char *text, size_t end) {
     while (i > 0 && !strchr(".!?\n", text[i - 1])) {
         i--;
     }
-    while (i < end && isspace((unsigned char)text[i])) {
-        i++;
+    while (i < end && (isspace((unsigned char)text[i]) || strncmp(text + i, "<image>", 7) == 0)) {
+        i += text[i] == '<' ? 7 : 1;
     }
     return i;
 }

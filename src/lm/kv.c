@@ -117,6 +117,14 @@ void kv_seq_free(struct kv_seq *seq) {
     free(seq);
 }
 
+void kv_seq_drop(struct kv_seq *seq, const struct kv_seq *borrowed) {
+    if (seq == borrowed) {
+        kv_truncate(seq, 0);
+    } else {
+        kv_seq_free(seq);
+    }
+}
+
 static candid_status seq_grow(struct kv_seq *seq, int n_blocks, candid_error *error) {
     if (n_blocks <= seq->capacity) {
         return CANDID_OK;

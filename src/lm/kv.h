@@ -39,6 +39,8 @@ int kv_block_refcount(const struct kv_cache *cache, int block_id);
 
 candid_status kv_seq_create(struct kv_cache *cache, struct kv_seq **out, candid_error *error);
 void kv_seq_free(struct kv_seq *seq);
+/* The same, but one that has another owner, `borrowed`, is only emptied. */
+void kv_seq_drop(struct kv_seq *seq, const struct kv_seq *borrowed);
 
 /* A second sequence with the same content; no tokens are copied. */
 candid_status kv_fork(const struct kv_seq *seq, struct kv_seq **out, candid_error *error);

@@ -44,16 +44,18 @@ int llama_pass_rows(const struct llama *m);
 /* Makes room for passes of n_rows, which stays until the decoder is freed. On failure nothing changes. */
 candid_status llama_reserve(struct llama *m, int n_rows, candid_error *error);
 
+#define LLAMA_FEW_ROWS 8
+
 /*
  * Runs the rows through all layers, appends their keys and values to their sequences, and writes the logits of the
  * rows that want them to `logits`, host (number of wanted rows, n_vocab), in row order. On failure no sequence changes.
  *
  * observer may be NULL.
  *
- * A row's result does not depend on the other rows of its batch, with one limit: on the fast path up to 8 rows
- * (decoding) and more rows (prompts) go through kernels that round differently; past the last attention it is the rows
- * that want logits that count, and at the output also the earlier states that plans contrast with them. Within either
- * kind, and on the exact path always, a row gives the same bits alone and in company.
+ * A row's result does not depend on the other rows of its batch, with one limit: on the fast path up to LLAMA_FEW_ROWS
+ * rows (decoding; of Q8_0 weights up to 32) and more rows (prompts) go through kernels that round differently; past the
+ * last attention it is the rows that want logits that count, and at the output also the earlier states that plans
+ * contrast with them. Within either kind, and on the exact path always, a row gives the same bits alone and in company.
  */
 candid_status llama_forward(struct llama *m, const struct forward_row *rows, int n_rows,
                             const struct observer *observer, float *logits, candid_error *error);
