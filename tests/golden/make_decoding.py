@@ -3,6 +3,7 @@ r"""Makes tests/golden/decoding: what decoding methods choose on small LLaVA mod
     python3 -m venv /tmp/hf && /tmp/hf/bin/pip install -r tests/golden/requirements-hf.txt
     /tmp/hf/bin/python tests/golden/make_decoding.py            # writes tests/golden/decoding
     /tmp/hf/bin/python tests/golden/make_decoding.py --check    # computes the recorded cases again and compares
+    /tmp/hf/bin/python tests/golden/make_decoding.py --missing  # computes and adds the cases that are not recorded
     /tmp/hf/bin/python tests/golden/make_decoding.py --only demo.greedy.vcd    # shows the cases so named
 
 Nothing is downloaded; models/demo-hf, tests/golden/hf and tests/golden/interventions must be there.  All is f32 (maps of
@@ -130,8 +131,8 @@ t (t tokens generated):
      as many and the worst is >= (largest sum of this step) / (h + t + 1), or after max_new_tokens; then beams become
      finished texts with sum / (h + tokens).  Answers: the best finished texts, with the end token that finished them.
 
-ViCrop: layer 14, general "Write a general description of the image.", geometry "whole".  Map: the layer's probabilities of
-the prompt's last row at the image's tokens, mean of the heads, with the question over those with `general`.  With the
+ViCrop: layers "14", general "Write a general description of the image.", geometry "whole".  Map: the probabilities of the
+prompt's last row at the image's tokens, mean of heads and layers, with the question over those with `general`.  With the
 encoder's size S, the image's W x H, blocks of W/columns x H/rows: for r in 1, 1.2, 1.4, 1.6, 1.8, 2 a window of min(int(S r
 / block), grid) blocks each way (all of the grid: for r = 1 the whole image is the box, else r is skipped), placed where its
 sum is largest (the first, columns outside, rows inside); sharpness: that sum minus the mean of its neighbours' (one step
@@ -355,8 +356,7 @@ def opera_cases():
         better("demo", "default", 5, 60, {}, candidates=5, scale=50.0, threshold=15),
         better("planted", "var", 3, 40, back, dict(var=dict(VAR["planted"], exclude_last_layer=False))),
         better("planted", "cca", 3, 40, back, dict(cca={})), better("planted", "vhr", 3, 40, back, dict(vhr={})),
-        better("demo", "vhr", 2, 50, back, dict(vhr={})),
-        better("demo", "vcd", 2, 50, back, dict(vcd=dict(beta=0.0)))]
+        better("demo", "vhr", 2, 50, back, dict(vhr={}))]
 
 
 COLLAGE = "tests/golden/decoding/collage.png"
@@ -370,24 +370,28 @@ def collage(path):
     out.save(path, optimize=True)
 
 
+WHOLE = dict(geometry="whole")
+
+
 def crop_cases():
     """(model, name, configuration, steps, images to try)."""
     square, wide, tall, large = IMAGE_FILES
     return [
-        ("mha", "crop.vicrop", dict(vicrop=dict(layer=1)), LOGITS, [large]),
-        ("mha", "crop.vicrop.wide", dict(vicrop=dict(layer=0)), LOGITS, [wide]),
-        ("gqa", "crop.vicrop", dict(vicrop=dict(layer=1, general="What is in the image?")), LOGITS, [large]),
-        ("planted", "crop.vicrop", dict(vicrop=dict(layer=3)), LOGITS, [large]),
-        ("planted", "crop.vicrop.tall", dict(vicrop=dict(layer=4)), LOGITS, [tall]),
-        ("planted", "crop.vicrop.whole", dict(vicrop=dict(layer=3)), LOGITS, [square]),
-        ("demo", "crop.vicrop", dict(vicrop=dict(layer=3)), LOGITS, [COLLAGE]),
-        ("mha", "crop.carve", dict(carve=dict(layers="0-1", steps=8)), LOGITS, [large, square]),
-        ("gqa", "crop.carve", dict(carve=dict(layers="1", steps=6, images="refined")), LOGITS, [wide, square]),
-        ("planted", "crop.carve", dict(carve=dict(layers="2-4", steps=5)), LOGITS, [square, tall, wide]),
-        ("planted", "crop.carve.first", dict(carve=dict(layers="3-4", steps=5, weights="first")), LOGITS,
+        ("mha", "crop.vicrop", dict(vicrop=dict(WHOLE, layers="1")), LOGITS, [large]),
+        ("mha", "crop.vicrop.wide", dict(vicrop=dict(WHOLE, layers="0")), LOGITS, [wide]),
+        ("gqa", "crop.vicrop", dict(vicrop=dict(WHOLE, layers="1", general="What is in the image?")), LOGITS, [large]),
+        ("planted", "crop.vicrop", dict(vicrop=dict(WHOLE, layers="2-4")), LOGITS, [large]),
+        ("planted", "crop.vicrop.tall", dict(vicrop=dict(WHOLE, layers="4")), LOGITS, [tall]),
+        ("planted", "crop.vicrop.whole", dict(vicrop=dict(WHOLE, layers="3")), LOGITS, [square]),
+        ("demo", "crop.vicrop", dict(vicrop=dict(WHOLE, layers="3")), LOGITS, [COLLAGE]),
+        ("mha", "crop.carve", dict(carve=dict(WHOLE, layers="0-1", steps=8)), LOGITS, [large, square]),
+        ("gqa", "crop.carve", dict(carve=dict(WHOLE, layers="1", steps=6, images="refined")), LOGITS, [wide, square]),
+        ("planted", "crop.carve", dict(carve=dict(WHOLE, layers="2-4", steps=5)), LOGITS, [square, tall, wide]),
+        ("planted", "crop.carve.first", dict(carve=dict(WHOLE, layers="3-4", steps=5, weights="first")), LOGITS,
          [tall, wide, large]),
-        ("ends", "crop.carve", dict(carve=dict(layers="1-4", steps=20, images="refined")), LOGITS, [square, tall, wide]),
-        ("demo", "crop.carve", dict(carve=dict(layers="2-4", steps=20)), LOGITS, [COLLAGE])]
+        ("ends", "crop.carve", dict(carve=dict(WHOLE, layers="1-4", steps=20, images="refined")), LOGITS,
+         [square, tall, wide]),
+        ("demo", "crop.carve", dict(carve=dict(WHOLE, layers="2-4", steps=20)), LOGITS, [COLLAGE])]
 
 
 # ---- one case -------------------------------------------------------------------------------------------------------
@@ -588,13 +592,39 @@ def inputs_for(model, short, config, index, wants):
     return inputs[start:] + inputs[:start]
 
 
-def make(folder, only="", recorded=None, strict=False):
-    """Writes all cases.  recorded: {name: (image, question)}, inputs to try first; strict: and no other."""
-    summary, numbers, bench, at, index = [], {}, None, None, {}
-    for model, short, config, steps, wants in sorted(listed_cases(), key=lambda c: list(MODELS).index(c[0])):
+def write(folder, cases, numbers):
+    os.makedirs(folder, exist_ok=True)
+    for model, tensors in numbers.items():
+        save_file(tensors, os.path.join(folder, model + ".safetensors"))
+    lines = ",\n".join(json.dumps(c) for c in cases)
+    with open(os.path.join(folder, "cases.json"), "w", encoding="utf-8") as f:
+        f.write(f"[\n{lines}\n]\n")
+
+
+def read_cases(folder):
+    with open(os.path.join(folder, "cases.json"), encoding="utf-8") as f:
+        return json.load(f)
+
+
+def read_numbers(folder):
+    return {name.removesuffix(".safetensors"): load_file(os.path.join(folder, name))
+            for name in sorted(os.listdir(folder)) if name.endswith(".safetensors")}
+
+
+def ordered_cases():
+    return sorted(listed_cases(), key=lambda c: list(MODELS).index(c[0]))
+
+
+def make(folder, only="", recorded=None, strict=False, add=False):
+    """Writes all cases, or shows those whose names begin with `only`.  recorded: {name: (image, question)}, inputs to try
+    first; strict: and no other; add: writes the cases that are not in the folder yet, each as soon as it is there."""
+    known = {c["name"]: c for c in read_cases(folder)} if add else {}
+    numbers, bench, at, index = read_numbers(folder) if add else {}, None, None, {}
+    order = [f"{model}.{short}" for model, short, *_ in ordered_cases()]
+    for model, short, config, steps, wants in ordered_cases():
         name, kind = f"{model}.{short}", short.split(".")[0]
         index[model] = index.get(model, -1) + 1
-        if not name.startswith(only):
+        if not name.startswith(only) or name in known:
             continue
         if at != model:
             bench, at = Bench(model, folder), model
@@ -619,7 +649,7 @@ def make(folder, only="", recorded=None, strict=False):
         else:
             if not fallback:
                 message = "\n    ".join([f"{name}: no input will do", *map(str, why)])
-                if not only:
+                if not only and not add:
                     sys.exit(message)
                 print(message, flush=True)
                 continue
@@ -629,26 +659,18 @@ def make(folder, only="", recorded=None, strict=False):
             numbers.setdefault(model, {})[f"{name}.{what}"] = x
         margins = {k: float(f"{m:.3g}") for k, m in found.pop("margins").items()}
         config = {**config, "decode": config.get("decode", dict(strategy="greedy"))}
-        summary.append(dict(name=name, kind=kind, model=MODELS[model], image=image, prompt=question, text=prompt.text,
-                            config=config, max_new_tokens=steps, ids=prompt.ids, **found, margins=margins))
+        known[name] = dict(name=name, kind=kind, model=MODELS[model], image=image, prompt=question, text=prompt.text,
+                           config=config, max_new_tokens=steps, ids=prompt.ids, **found, margins=margins)
         show = {k: v for k, v in found.items() if k in ("changed", "held", "ended", "n_steps", "kept")}
         if "rollbacks" in found:
             show["rollbacks"] = found["rollbacks"]
         print(f"{name:44} input {len(why):2} {show} {margins}", flush=True)
         if len(bench.requests) > 6:
             bench.forget()
-    if not only:
-        os.makedirs(folder, exist_ok=True)
-        for model, tensors in numbers.items():
-            save_file(tensors, os.path.join(folder, model + ".safetensors"))
-        lines = ",\n".join(json.dumps(c) for c in summary)
-        with open(os.path.join(folder, "cases.json"), "w", encoding="utf-8") as f:
-            f.write(f"[\n{lines}\n]\n")
-
-
-def read_cases(folder):
-    with open(os.path.join(folder, "cases.json"), encoding="utf-8") as f:
-        return json.load(f)
+        if add:
+            write(folder, [known[n] for n in order if n in known], numbers)
+    if not only and not add:
+        write(folder, [known[n] for n in order], numbers)
 
 
 def verify():
@@ -712,6 +734,7 @@ def same(a, b):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--check", action="store_true")
+    ap.add_argument("--missing", action="store_true")
     ap.add_argument("--only", default="", metavar="NAME", help="show only the cases whose names begin so")
     args = ap.parse_args()
     torch.set_num_threads(1)
@@ -722,11 +745,11 @@ def main():
     recorded = {}
     if os.path.exists(os.path.join(root, "cases.json")):
         recorded = inputs_of(read_cases(root))
-    if not args.only:
+    if not args.only and not args.missing:
         shutil.rmtree(root, ignore_errors=True)
     plant(os.path.join(root, "ends"))
     collage(os.path.join(root, "collage.png"))
-    make(root, args.only, recorded)
+    make(root, args.only, recorded, add=args.missing)
 
 
 if __name__ == "__main__":
