@@ -106,8 +106,8 @@ def search(request, eos, max_new, o, d, note=lambda kind, margin: None, late_tie
             new = []
             for z, ids, value in zip(logits, chosen, values):
                 x = torch.full_like(z, -torch.inf if o["plain_fallback"] else JUNK)
-                x[ids] = value
-                new.append(z if o["plain_fallback"] and not x.isfinite().any() else x)
+                x[ids] = z[ids] if o["plain_fallback"] and not value.isfinite().any() else value
+                new.append(x)
         else:
             del history[back + 2:], locations[back + 2:]
             state, tokens_parents = history[back], history[back + 1]["previous"]

@@ -123,8 +123,8 @@ t (t tokens generated):
      states and list end with step r; the list of rejected (beam, token) of step r + 1 is emptied (clean_rejects: of all
      later steps), that of step r grows by what had been chosen at it; z of every beam minus (999 + its smallest) (with
      logits_fp16 the sum in brackets is rounded, then the difference), then -999 for what is rejected at r.  No step 7.
-  7. Else all but candidates become -999 and candidates their scores.  plain_fallback: all but candidates -inf; a beam
-     without any finite candidate score has its z.
+  7. Else all but candidates become -999 and candidates their scores.  plain_fallback: all but candidates -inf; in a beam
+     without any finite candidate score the candidates keep their z.
   8. log-softmax, plus the beam's sum.  The 2 * beams largest of all (of equals the first: smaller beam, then smaller token)
      are gone through: an end token finishes its beam's text with the score sum / (h + t) if it is one of the first `beams`,
      others become the next beams.  Of more than `beams` finished texts the worst goes.  The search is done when there are
@@ -331,8 +331,9 @@ def opera_cases():
         code("mha", "half", 2, 30, back, logits_fp16=True, scale=60.0),
         code("mha", "none", 3, 40, dict(rollbacks=0), scale=50.0, threshold=15),
         code("ends", "share", 3, 40, dict(share_hypotheses=False), candidates=5),
-        code("mha", "clean", 2, 40, dict(clean_rejects=True), threshold=2, rollback_min=1, scale=60.0,
+        code("mha", "rejects", 3, 30, dict(clean_rejects=True), threshold=2, rollback_min=1, scale=60.0,
              max_rollbacks=10),
+        code("planted", "rejects", 3, 20, dict(clean_rejects=True), threshold=1, max_rollbacks=10),
         code("ends", "ended", 2, 40, dict(ended=2, rollbacks=1)),
         code("ends", "half", 2, 30, dict(ended=1, rollbacks=1), candidates=3, logits_fp16=True),
         code("demo", "default", 5, 60, dict(ended=1), candidates=5, scale=50.0, threshold=15, rollback_min=10,
@@ -350,11 +351,14 @@ def opera_cases():
         better("planted", "score_scale", 3, 40, dict(score_scale=1e-7), score_scale=1e-4),
         better("mha", "max_rollbacks", 2, 40, dict(max_rollbacks=None), max_rollbacks=1, scale=60.0),
         better("gqa", "wide", 5, 30, back, candidates=5), better("mha", "rollbacks", 2, 50, often, scale=60.0),
+        better("mha", "rejects", 2, 24, dict(clean_rejects=False), candidates=3, threshold=1, rollback_min=1, scale=60.0,
+               max_rollbacks=10),
         better("ends", "copies", 3, 40, dict(share_hypotheses=True), candidates=5),
         better("ends", "ended", 3, 40, dict(ended=2, rollbacks=1)),
         better("demo", "rollbacks", 3, 60, back),
         better("demo", "default", 5, 60, {}, candidates=5, scale=50.0, threshold=15),
-        better("planted", "var", 3, 40, back, dict(var=dict(VAR["planted"], exclude_last_layer=False))),
+        better("planted", "var", 2, 16, back, dict(var=dict(VAR["planted"], exclude_last_layer=False)), candidates=2,
+               threshold=1, rollback_min=1),
         better("planted", "cca", 3, 40, back, dict(cca={})), better("planted", "vhr", 3, 40, back, dict(vhr={})),
         better("demo", "vhr", 2, 50, back, dict(vhr={}))]
 
