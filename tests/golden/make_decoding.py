@@ -6,6 +6,8 @@ r"""Makes tests/golden/decoding: what decoding methods choose on small LLaVA mod
     /tmp/hf/bin/python tests/golden/make_decoding.py --missing  # computes and adds the cases that are not recorded
     /tmp/hf/bin/python tests/golden/make_decoding.py --only demo.greedy.vcd    # shows the cases so named
 
+--only goes with --check and --missing, too.
+
 Nothing is downloaded; models/demo-hf, tests/golden/hf and tests/golden/interventions must be there.  All is f32 (maps of
 attention, DAMRO's order and DoLa's divergence f64).  There is no KV cache: every token of every row, branch, beam and
 candidate is computed from the whole sequence.  decoding_rows.py has the rows (make_interventions.py's attention function
@@ -101,9 +103,9 @@ recorded from its own generate (with which decoding_search.py's must agree), the
 
 OPERA, options and defaults: candidates 5, scale 50, alpha 1, threshold 15, image_reward_len 10, score_scale 1e-7,
 score_fp16 true, logits_fp16 false, rollback_min 10, max_rollbacks null (candidates), phi_max 0 (none), first_candidates
-null (the larger of candidates and beams + 1), share_hypotheses false, clean_rejects true, plain_fallback true.  P: prompt
-length with all image tokens; h: with one id for the image.  Beams have tokens and a sum; at first 0, the others -1e9.  Step
-t (t tokens generated):
+null (the larger of candidates and beams + 1), share_hypotheses false, clean_rejects true, plain_fallback true,
+threshold_strict true, monotone false, retry_full_vocab true.  P: prompt length with all image tokens; h: with one id for
+the image.  Beams have tokens and a sum; at first 0, the others -1e9.  Step t (t tokens generated):
 
   1. z of every beam; with logits_fp16 rounded to half precision, as are candidate scores and what a rollback makes of z.
   2. Candidates: the `candidates` (t = 0: first_candidates) largest of z, the first of equals.
@@ -116,13 +118,16 @@ t (t tokens generated):
   5. A beam's location: the most frequent of its candidates; the common location g: of the beams; the smallest of equals.
      The beams' locations are appended to a list, in the beams' order, never permuted.  The step's state is kept: beams, a
      copy of the finished texts, z, and the tokens and parents that the step before chose.
-  6. Rollback, if g >= rollback_min and in every beam's component more than `threshold` entries of the list are g: to the
-     first of g + 1 and g that has been rolled back to less than max_rollbacks times (else none); none if the step after it
-     has not been reached (which does not count).  Then t becomes that step r: beams and finished texts are those of its
-     state (share_hypotheses: the very object, so what later finishes is there at a second rollback to r; else a copy),
-     states and list end with step r; the list of rejected (beam, token) of step r + 1 is emptied (clean_rejects: of all
-     later steps), that of step r grows by what had been chosen at it; z of every beam minus (999 + its smallest) (with
+  6. Rollback, if g >= rollback_min and in every beam's component more than `threshold` entries of the list are g (not
+     threshold_strict: as many will do; monotone: and g + 1 is not before the last step gone back to): to the first of g
+     + 1 and g that has been rolled back to less than max_rollbacks times (else none); none if the step after it has not
+     been reached (which does not count).  Then t becomes that step r: beams and finished texts are those of its state
+     (share_hypotheses: the very object, so what later finishes is there at a second rollback to r; else a copy), states
+     and list end with step r; the list of rejected (beam, token) of step r + 1 is emptied (clean_rejects: of all later
+     steps), that of step r grows by what had been chosen at it; z of every beam minus (999 + its smallest) (with
      logits_fp16 the sum in brackets is rounded, then the difference), then -999 for what is rejected at r.  No step 7.
+     Not retry_full_vocab: instead 7 with the candidates and scores of that state, then what is rejected as if no
+     candidate.
   7. Else all but candidates become -999 and candidates their scores.  plain_fallback: all but candidates -inf; in a beam
      without any finite candidate score the candidates keep their z.
   8. log-softmax, plus the beam's sum.  The 2 * beams largest of all (of equals the first: smaller beam, then smaller token)
@@ -331,8 +336,8 @@ def opera_cases():
         code("mha", "half", 2, 30, back, logits_fp16=True, scale=60.0),
         code("mha", "none", 3, 40, dict(rollbacks=0), scale=50.0, threshold=15),
         code("ends", "share", 3, 40, dict(share_hypotheses=False), candidates=5),
-        code("mha", "rejects", 3, 30, dict(clean_rejects=True), threshold=2, rollback_min=1, scale=60.0,
-             max_rollbacks=10),
+        code("gqa", "rejects", 2, 24, dict(clean_rejects=True), candidates=3, threshold=2, rollback_min=1,
+             max_rollbacks=5),
         code("planted", "rejects", 3, 20, dict(clean_rejects=True), threshold=1, max_rollbacks=10),
         code("ends", "ended", 2, 40, dict(ended=2, rollbacks=1)),
         code("ends", "half", 2, 30, dict(ended=1, rollbacks=1), candidates=3, logits_fp16=True),
@@ -351,8 +356,11 @@ def opera_cases():
         better("planted", "score_scale", 3, 40, dict(score_scale=1e-7), score_scale=1e-4),
         better("mha", "max_rollbacks", 2, 40, dict(max_rollbacks=None), max_rollbacks=1, scale=60.0),
         better("gqa", "wide", 5, 30, back, candidates=5), better("mha", "rollbacks", 2, 50, often, scale=60.0),
-        better("mha", "rejects", 2, 24, dict(clean_rejects=False), candidates=3, threshold=1, rollback_min=1, scale=60.0,
-               max_rollbacks=10),
+        better("mha", "not_strict", 2, 24, dict(threshold_strict=True), threshold_strict=False, scale=60.0),
+        better("mha", "monotone", 2, 30, dict(monotone=False), monotone=True, threshold=2, rollback_min=1, scale=60.0),
+        better("gqa", "retry", 2, 30, dict(retry_full_vocab=True), retry_full_vocab=False, candidates=5),
+        better("mha", "paper", 2, 24, back, image_reward_len=0, score_scale=1.0, score_fp16=False, phi_max=0.0,
+               threshold_strict=False, rollback_min=0, monotone=True, retry_full_vocab=False),
         better("ends", "copies", 3, 40, dict(share_hypotheses=True), candidates=5),
         better("ends", "ended", 3, 40, dict(ended=2, rollbacks=1)),
         better("demo", "rollbacks", 3, 60, back),
@@ -538,7 +546,7 @@ def run_opera(bench, image, question, config, steps, wants, quick=False):
             return None, (kind, margin)
         margins.note(kind, margin)
     if oracle.config.image_token_index in {x for s in out["steps"] for x in s["tokens"]} or \
-            min(min(s["scores"]) for s in out["steps"]) < -1e6:
+            not all(x > -1e6 for s in out["steps"] for x in s["scores"]):
         return None, ("score", 0)
     if not options["logits_fp16"] and told(search(late_ties=True)) != told(out):
         return None, ("ties", out["ties"])
@@ -619,12 +627,15 @@ def ordered_cases():
     return sorted(listed_cases(), key=lambda c: list(MODELS).index(c[0]))
 
 
+def ordered_names():
+    return [f"{model}.{short}" for model, short, *_ in ordered_cases()]
+
+
 def make(folder, only="", recorded=None, strict=False, add=False):
-    """Writes all cases, or shows those whose names begin with `only`.  recorded: {name: (image, question)}, inputs to try
-    first; strict: and no other; add: writes the cases that are not in the folder yet, each as soon as it is there."""
+    """(cases, numbers) of the cases whose names begin with `only`.  recorded: {name: (image, question)}, inputs to try
+    first; strict: and no other; add: adds those that are not in the folder yet, each as soon as it is there."""
     known = {c["name"]: c for c in read_cases(folder)} if add else {}
     numbers, bench, at, index = read_numbers(folder) if add else {}, None, None, {}
-    order = [f"{model}.{short}" for model, short, *_ in ordered_cases()]
     for model, short, config, steps, wants in ordered_cases():
         name, kind = f"{model}.{short}", short.split(".")[0]
         index[model] = index.get(model, -1) + 1
@@ -672,9 +683,8 @@ def make(folder, only="", recorded=None, strict=False, add=False):
         if len(bench.requests) > 6:
             bench.forget()
         if add:
-            write(folder, [known[n] for n in order if n in known], numbers)
-    if not only and not add:
-        write(folder, [known[n] for n in order], numbers)
+            write(folder, [known[n] for n in ordered_names() if n in known], numbers)
+    return [known[n] for n in ordered_names() if n in known], numbers
 
 
 def verify():
@@ -707,21 +717,23 @@ def inputs_of(cases):
     return {c["name"]: (c["image"], c["prompt"]) for c in cases}
 
 
-def check(root):
-    """Makes everything again from the recorded inputs and compares."""
+def check(root, only):
+    """Makes everything whose name begins with `only` again from the recorded inputs and compares."""
+    recorded = read_cases(root)
+    names = [c["name"] for c in recorded]
+    assert names == ordered_names(), set(names) ^ set(ordered_names())
     with tempfile.TemporaryDirectory() as again:
         plant(os.path.join(again, "ends"))
-        b = read_cases(root)
-        make(again, recorded=inputs_of(b), strict=True)
-        a = read_cases(again)
-        assert len(a) == len(b)
-        for x, y in zip(a, b):
-            assert same(x, y), (x["name"], x, y)
-        for name in os.listdir(root):
-            if name.endswith(".safetensors"):
-                x, y = (load_file(os.path.join(d, name)) for d in (again, root))
-                assert x.keys() == y.keys() and max(float(np.abs(x[k] - y[k]).max()) for k in x) < 1e-3, name
-    print("the same")
+        cases, numbers = make(again, only, inputs_of(recorded), strict=True)
+    expected = [c for c in recorded if c["name"].startswith(only)]
+    assert [c["name"] for c in cases] == [c["name"] for c in expected]
+    for x, y in zip(cases, expected):
+        assert same(json.loads(json.dumps(x)), y), (x["name"], x, y)
+    for model, y in read_numbers(root).items():
+        x = numbers.get(model, {})
+        assert x.keys() == {k for k in y if k.startswith(only)}, model
+        assert all(float(np.abs(x[k] - y[k]).max()) < 1e-3 for k in x), model
+    print(len(cases), "cases, the same")
 
 
 def same(a, b):
@@ -739,13 +751,13 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--check", action="store_true")
     ap.add_argument("--missing", action="store_true")
-    ap.add_argument("--only", default="", metavar="NAME", help="show only the cases whose names begin so")
+    ap.add_argument("--only", default="", metavar="NAME", help="only the cases whose names begin so")
     args = ap.parse_args()
     torch.set_num_threads(1)
     root = os.path.join(HERE, "decoding")
     verify()
     if args.check:
-        return check(root)
+        return check(root, args.only)
     recorded = {}
     if os.path.exists(os.path.join(root, "cases.json")):
         recorded = inputs_of(read_cases(root))
@@ -753,7 +765,9 @@ def main():
         shutil.rmtree(root, ignore_errors=True)
     plant(os.path.join(root, "ends"))
     collage(os.path.join(root, "collage.png"))
-    make(root, args.only, recorded, add=args.missing)
+    cases, numbers = make(root, args.only, recorded, add=args.missing)
+    if not args.only and not args.missing:
+        write(root, cases, numbers)
 
 
 if __name__ == "__main__":
