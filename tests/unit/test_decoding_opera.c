@@ -55,8 +55,9 @@ static void compare_numbers(const char *what, const int *found, int n) {
     }
 }
 
+/* Of sums, which are next to 0 where every token was nearly certain. */
 static double relative(double found, double recorded_value) {
-    return fabs(found - recorded_value) / fmax(fabs(recorded_value), 1e-9);
+    return fabs(found - recorded_value) / fmax(fabs(recorded_value), 1);
 }
 
 /* The largest column score of any candidate of a step with t tokens. */
