@@ -343,7 +343,6 @@ def opera_cases():
         code("demo", "default", 5, 60, dict(ended=1), candidates=5, scale=50.0, threshold=15, rollback_min=10,
              logits_fp16=True),
         code("demo", "rollbacks", 3, 60, back, candidates=4), code("demo", "late", 3, 60, back, rollback_min=10),
-        code("demo", "half", 2, 50, back, logits_fp16=True),
         better("planted", "rollbacks", 3, 40, often),
         better("planted", "phi_max", 2, 24, dict(phi_max=0.0), scale=200.0, score_scale=1e-3),
         better("planted", "cap", 2, 30, dict(phi_max=0.0), phi_max=0.5, scale=200.0, score_scale=1e-5),
@@ -366,8 +365,8 @@ def opera_cases():
         better("demo", "default", 5, 60, {}, candidates=5, scale=50.0, threshold=15),
         better("planted", "var", 2, 16, back, dict(var=dict(VAR["planted"], exclude_last_layer=False)), candidates=2,
                threshold=1, rollback_min=1),
-        better("planted", "cca", 3, 40, back, dict(cca={})), better("planted", "vhr", 3, 40, back, dict(vhr={})),
-        better("demo", "vhr", 2, 50, back, dict(vhr={}))]
+        better("planted", "cca", 2, 24, back, dict(cca={}), candidates=3, threshold=2),
+        better("planted", "vhr", 3, 40, back, dict(vhr={})), better("demo", "vhr", 2, 50, back, dict(vhr={}))]
 
 
 COLLAGE = "tests/golden/decoding/collage.png"
