@@ -10,7 +10,7 @@ from make_interventions import ROOT, Margins, layer_set
 from decoding_rows import Row, Plain, conversation
 
 GENERAL = "Write a general description of the image."
-DEFAULTS = dict(vicrop=dict(layer=14, general=GENERAL, geometry="whole"),
+DEFAULTS = dict(vicrop=dict(layers="14", general=GENERAL, geometry="whole"),
                 carve=dict(layers="20-25", general=GENERAL, steps=32, weights="linear", images="both"))
 RATIOS = (1, 1.2, 1.4, 1.6, 1.8, 2)
 
@@ -124,12 +124,12 @@ def run(oracle, image, question, config, steps):
     picture = Image.open(os.path.join(ROOT, image)).convert("RGB")
     method = next(m for m in DEFAULTS if m in config)
     o = {**DEFAULTS[method], **config[method]}
-    length = 1 if method == "vicrop" else o["steps"]
+    length, layers = 1 if method == "vicrop" else o["steps"], sorted(layer_set(o["layers"], oracle.n_layers))
     asked, tokens = watch(oracle, image, question, length, margins)
     general, general_tokens = watch(oracle, image, o["general"], length, margins)
     side, found = oracle.side, {}
     if method == "vicrop":
-        a, b = asked[0, o["layer"]], general[0, o["layer"]]
+        a, b = asked[0, layers].mean(0), general[0, layers].mean(0)
         m = (a / b).reshape(side, side)
         box, ratios = select_box(m.numpy(), *picture.size, oracle.config.vision_config.image_size, margins)
         images = [image, picture.crop(box)]
@@ -137,7 +137,6 @@ def run(oracle, image, question, config, steps):
         numbers = dict(question=a, general=b)
     else:
         n = min(len(asked), len(general))
-        layers = sorted(layer_set(o["layers"], oracle.n_layers))
         contrast = (asked[:n, layers] / (general[:n, layers] + 1e-8)).sum(1)
         weights = torch.arange(1, n + 1) if o["weights"] == "linear" else torch.tensor([1] + [0] * (n - 1))
         m = (weights[:, None] * contrast).sum(0).reshape(side, side)

@@ -59,7 +59,17 @@ def search(request, eos, max_new, o, d, note=lambda kind, margin: None, late_tie
     first = max(n, b + 1) if o["first_candidates"] is None else o["first_candidates"]
     beams, finished = [([], 0.0)] + [([], -1e9)] * (b - 1), Hypotheses(b, d["length_penalty"])
     locations, history, count, rejected, steps, previous, ties = [], [], {}, {}, [], None, 0
-    t = 0
+    t, last_back = 0, 0
+    nothing = -torch.inf if o["plain_fallback"] else JUNK
+
+    def among_candidates(logits, chosen, values):
+        """The logits of a step in which only candidates count."""
+        new = []
+        for z, ids, value in zip(logits, chosen, values):
+            x = torch.full_like(z, nothing)
+            x[ids] = z[ids] if o["plain_fallback"] and not value.isfinite().any() else value
+            new.append(x)
+        return new
 
     def decide(kind, a, other, size=None):
         """Between equal half-precision numbers the first wins, which is no matter of precision."""
@@ -100,14 +110,11 @@ def search(request, eos, max_new, o, d, note=lambda kind, margin: None, late_tie
             beam_locations.append(mode(where))
         common = mode(beam_locations)
         locations.append(beam_locations)
-        history.append(dict(beams=beams, finished=copy.deepcopy(finished), logits=logits, previous=previous))
-        now, back = t, rollback_to(locations, common, t, o, most, count)
+        history.append(dict(beams=beams, finished=copy.deepcopy(finished), logits=logits, chosen=chosen, values=values,
+                            previous=previous))
+        now, back = t, rollback_to(locations, common, t, o, most, count, last_back)
         if back is None:
-            new = []
-            for z, ids, value in zip(logits, chosen, values):
-                x = torch.full_like(z, -torch.inf if o["plain_fallback"] else JUNK)
-                x[ids] = value
-                new.append(z if o["plain_fallback"] and not x.isfinite().any() else x)
+            new = among_candidates(logits, chosen, values)
         else:
             del history[back + 2:], locations[back + 2:]
             state, tokens_parents = history[back], history[back + 1]["previous"]
@@ -117,12 +124,17 @@ def search(request, eos, max_new, o, d, note=lambda kind, margin: None, late_tie
             for place in [q for q in rejected if q == back + 1 or (o["clean_rejects"] and q > back)]:
                 del rejected[place]
             rejected.setdefault(back, []).extend(tokens_parents)
-            new = []
-            for z in state["logits"]:
-                below = z.min()
-                new.append(half(z - (below + 999), fp16) if once_rounded else half(z - half(below + 999, fp16), fp16))
+            last_back = back
+            if o["retry_full_vocab"]:
+                new = []
+                for z in state["logits"]:
+                    below = z.min()
+                    new.append(half(z - (below + 999), fp16) if once_rounded else
+                               half(z - half(below + 999, fp16), fp16))
+            else:
+                new = among_candidates(state["logits"], state["chosen"], state["values"])
             for parent, token in rejected[back]:
-                new[parent][token] = JUNK
+                new[parent][token] = JUNK if o["retry_full_vocab"] else nothing
         # beam search goes on with these
         sums = []
         for z, (tokens, score) in zip(new, beams):
@@ -163,10 +175,11 @@ def search(request, eos, max_new, o, d, note=lambda kind, margin: None, late_tie
     return dict(answers=[dict(tokens=tokens, score=score) for score, tokens in best[:d["answers"]]], steps=steps, ties=ties)
 
 
-def rollback_to(locations, common, t, o, most, count):
-    """The step that is chosen anew, or None."""
-    if common < o["rollback_min"] or \
-            any(sum(row[i] == common for row in locations) <= o["threshold"] for i in range(len(locations[0]))):
+def rollback_to(locations, common, t, o, most, count, last):
+    """The step that is chosen anew, or None.  last: the one gone back to before."""
+    enough = o["threshold"] + (1 if o["threshold_strict"] else 0)
+    if common < o["rollback_min"] or (o["monotone"] and common + 1 < last) or \
+            any(sum(row[i] == common for row in locations) < enough for i in range(len(locations[0]))):
         return None
     for place in (common + 1, common):
         if count.get(place, 0) < most:

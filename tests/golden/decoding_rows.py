@@ -26,7 +26,8 @@ DEFAULTS = {
     "dola": dict(layers=None, cutoff=0.1)}
 OPERA = dict(candidates=5, scale=50.0, alpha=1.0, threshold=15, image_reward_len=10, score_scale=1e-7, score_fp16=True,
              logits_fp16=False, rollback_min=10, max_rollbacks=None, phi_max=0.0, first_candidates=None,
-             share_hypotheses=False, clean_rejects=True, plain_fallback=True)
+             share_hypotheses=False, clean_rejects=True, plain_fallback=True, threshold_strict=True, monotone=False,
+             retry_full_vocab=True)
 DEFAULTS["opera"] = OPERA
 DECODE = dict(strategy="greedy", beams=1, length_penalty=1.0, early_stopping="heuristic", answers=1, repetition_penalty=1.0)
 PLACES = ("cca", "mma")

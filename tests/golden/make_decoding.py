@@ -3,7 +3,10 @@ r"""Makes tests/golden/decoding: what decoding methods choose on small LLaVA mod
     python3 -m venv /tmp/hf && /tmp/hf/bin/pip install -r tests/golden/requirements-hf.txt
     /tmp/hf/bin/python tests/golden/make_decoding.py            # writes tests/golden/decoding
     /tmp/hf/bin/python tests/golden/make_decoding.py --check    # computes the recorded cases again and compares
+    /tmp/hf/bin/python tests/golden/make_decoding.py --missing  # computes and adds the cases that are not recorded
     /tmp/hf/bin/python tests/golden/make_decoding.py --only demo.greedy.vcd    # shows the cases so named
+
+--only goes with --check and --missing, too.
 
 Nothing is downloaded; models/demo-hf, tests/golden/hf and tests/golden/interventions must be there.  All is f32 (maps of
 attention, DAMRO's order and DoLa's divergence f64).  There is no KV cache: every token of every row, branch, beam and
@@ -100,9 +103,9 @@ recorded from its own generate (with which decoding_search.py's must agree), the
 
 OPERA, options and defaults: candidates 5, scale 50, alpha 1, threshold 15, image_reward_len 10, score_scale 1e-7,
 score_fp16 true, logits_fp16 false, rollback_min 10, max_rollbacks null (candidates), phi_max 0 (none), first_candidates
-null (the larger of candidates and beams + 1), share_hypotheses false, clean_rejects true, plain_fallback true.  P: prompt
-length with all image tokens; h: with one id for the image.  Beams have tokens and a sum; at first 0, the others -1e9.  Step
-t (t tokens generated):
+null (the larger of candidates and beams + 1), share_hypotheses false, clean_rejects true, plain_fallback true,
+threshold_strict true, monotone false, retry_full_vocab true.  P: prompt length with all image tokens; h: with one id for
+the image.  Beams have tokens and a sum; at first 0, the others -1e9.  Step t (t tokens generated):
 
   1. z of every beam; with logits_fp16 rounded to half precision, as are candidate scores and what a rollback makes of z.
   2. Candidates: the `candidates` (t = 0: first_candidates) largest of z, the first of equals.
@@ -115,23 +118,26 @@ t (t tokens generated):
   5. A beam's location: the most frequent of its candidates; the common location g: of the beams; the smallest of equals.
      The beams' locations are appended to a list, in the beams' order, never permuted.  The step's state is kept: beams, a
      copy of the finished texts, z, and the tokens and parents that the step before chose.
-  6. Rollback, if g >= rollback_min and in every beam's component more than `threshold` entries of the list are g: to the
-     first of g + 1 and g that has been rolled back to less than max_rollbacks times (else none); none if the step after it
-     has not been reached (which does not count).  Then t becomes that step r: beams and finished texts are those of its
-     state (share_hypotheses: the very object, so what later finishes is there at a second rollback to r; else a copy),
-     states and list end with step r; the list of rejected (beam, token) of step r + 1 is emptied (clean_rejects: of all
-     later steps), that of step r grows by what had been chosen at it; z of every beam minus (999 + its smallest) (with
+  6. Rollback, if g >= rollback_min and in every beam's component more than `threshold` entries of the list are g (not
+     threshold_strict: as many will do; monotone: and g + 1 is not before the last step gone back to): to the first of g
+     + 1 and g that has been rolled back to less than max_rollbacks times (else none); none if the step after it has not
+     been reached (which does not count).  Then t becomes that step r: beams and finished texts are those of its state
+     (share_hypotheses: the very object, so what later finishes is there at a second rollback to r; else a copy), states
+     and list end with step r; the list of rejected (beam, token) of step r + 1 is emptied (clean_rejects: of all later
+     steps), that of step r grows by what had been chosen at it; z of every beam minus (999 + its smallest) (with
      logits_fp16 the sum in brackets is rounded, then the difference), then -999 for what is rejected at r.  No step 7.
-  7. Else all but candidates become -999 and candidates their scores.  plain_fallback: all but candidates -inf; a beam
-     without any finite candidate score has its z.
+     Not retry_full_vocab: instead 7 with the candidates and scores of that state, then what is rejected as if no
+     candidate.
+  7. Else all but candidates become -999 and candidates their scores.  plain_fallback: all but candidates -inf; in a beam
+     without any finite candidate score the candidates keep their z.
   8. log-softmax, plus the beam's sum.  The 2 * beams largest of all (of equals the first: smaller beam, then smaller token)
      are gone through: an end token finishes its beam's text with the score sum / (h + t) if it is one of the first `beams`,
      others become the next beams.  Of more than `beams` finished texts the worst goes.  The search is done when there are
      as many and the worst is >= (largest sum of this step) / (h + t + 1), or after max_new_tokens; then beams become
      finished texts with sum / (h + tokens).  Answers: the best finished texts, with the end token that finished them.
 
-ViCrop: layer 14, general "Write a general description of the image.", geometry "whole".  Map: the layer's probabilities of
-the prompt's last row at the image's tokens, mean of the heads, with the question over those with `general`.  With the
+ViCrop: layers "14", general "Write a general description of the image.", geometry "whole".  Map: the probabilities of the
+prompt's last row at the image's tokens, mean of heads and layers, with the question over those with `general`.  With the
 encoder's size S, the image's W x H, blocks of W/columns x H/rows: for r in 1, 1.2, 1.4, 1.6, 1.8, 2 a window of min(int(S r
 / block), grid) blocks each way (all of the grid: for r = 1 the whole image is the box, else r is skipped), placed where its
 sum is largest (the first, columns outside, rows inside); sharpness: that sum minus the mean of its neighbours' (one step
@@ -330,14 +336,13 @@ def opera_cases():
         code("mha", "half", 2, 30, back, logits_fp16=True, scale=60.0),
         code("mha", "none", 3, 40, dict(rollbacks=0), scale=50.0, threshold=15),
         code("ends", "share", 3, 40, dict(share_hypotheses=False), candidates=5),
-        code("mha", "clean", 2, 40, dict(clean_rejects=True), threshold=2, rollback_min=1, scale=60.0,
-             max_rollbacks=10),
+        code("planted", "rejects", 2, 16, dict(clean_rejects=True), candidates=3, scale=150.0, threshold=2, rollback_min=1,
+             max_rollbacks=5),
         code("ends", "ended", 2, 40, dict(ended=2, rollbacks=1)),
         code("ends", "half", 2, 30, dict(ended=1, rollbacks=1), candidates=3, logits_fp16=True),
         code("demo", "default", 5, 60, dict(ended=1), candidates=5, scale=50.0, threshold=15, rollback_min=10,
              logits_fp16=True),
         code("demo", "rollbacks", 3, 60, back, candidates=4), code("demo", "late", 3, 60, back, rollback_min=10),
-        code("demo", "half", 2, 50, back, logits_fp16=True),
         better("planted", "rollbacks", 3, 40, often),
         better("planted", "phi_max", 2, 24, dict(phi_max=0.0), scale=200.0, score_scale=1e-3),
         better("planted", "cap", 2, 30, dict(phi_max=0.0), phi_max=0.5, scale=200.0, score_scale=1e-5),
@@ -349,14 +354,19 @@ def opera_cases():
         better("planted", "score_scale", 3, 40, dict(score_scale=1e-7), score_scale=1e-4),
         better("mha", "max_rollbacks", 2, 40, dict(max_rollbacks=None), max_rollbacks=1, scale=60.0),
         better("gqa", "wide", 5, 30, back, candidates=5), better("mha", "rollbacks", 2, 50, often, scale=60.0),
+        better("mha", "not_strict", 2, 24, dict(threshold_strict=True), threshold_strict=False, scale=60.0),
+        better("mha", "monotone", 2, 30, dict(monotone=False), monotone=True, threshold=2, rollback_min=1, scale=60.0),
+        better("gqa", "retry", 2, 30, dict(retry_full_vocab=True), retry_full_vocab=False, candidates=5),
+        better("mha", "paper", 2, 24, back, image_reward_len=0, score_scale=1.0, score_fp16=False, phi_max=0.0,
+               threshold_strict=False, rollback_min=0, monotone=True, retry_full_vocab=False),
         better("ends", "copies", 3, 40, dict(share_hypotheses=True), candidates=5),
         better("ends", "ended", 3, 40, dict(ended=2, rollbacks=1)),
         better("demo", "rollbacks", 3, 60, back),
         better("demo", "default", 5, 60, {}, candidates=5, scale=50.0, threshold=15),
-        better("planted", "var", 3, 40, back, dict(var=dict(VAR["planted"], exclude_last_layer=False))),
-        better("planted", "cca", 3, 40, back, dict(cca={})), better("planted", "vhr", 3, 40, back, dict(vhr={})),
-        better("demo", "vhr", 2, 50, back, dict(vhr={})),
-        better("demo", "vcd", 2, 50, back, dict(vcd=dict(beta=0.0)))]
+        better("planted", "var", 2, 16, back, dict(var=dict(VAR["planted"], exclude_last_layer=False)), candidates=2,
+               threshold=1, rollback_min=1),
+        better("planted", "cca", 2, 24, back, dict(cca={}), candidates=3, threshold=2),
+        better("planted", "vhr", 3, 40, back, dict(vhr={})), better("demo", "vhr", 2, 50, back, dict(vhr={}))]
 
 
 COLLAGE = "tests/golden/decoding/collage.png"
@@ -370,24 +380,28 @@ def collage(path):
     out.save(path, optimize=True)
 
 
+WHOLE = dict(geometry="whole")
+
+
 def crop_cases():
     """(model, name, configuration, steps, images to try)."""
     square, wide, tall, large = IMAGE_FILES
     return [
-        ("mha", "crop.vicrop", dict(vicrop=dict(layer=1)), LOGITS, [large]),
-        ("mha", "crop.vicrop.wide", dict(vicrop=dict(layer=0)), LOGITS, [wide]),
-        ("gqa", "crop.vicrop", dict(vicrop=dict(layer=1, general="What is in the image?")), LOGITS, [large]),
-        ("planted", "crop.vicrop", dict(vicrop=dict(layer=3)), LOGITS, [large]),
-        ("planted", "crop.vicrop.tall", dict(vicrop=dict(layer=4)), LOGITS, [tall]),
-        ("planted", "crop.vicrop.whole", dict(vicrop=dict(layer=3)), LOGITS, [square]),
-        ("demo", "crop.vicrop", dict(vicrop=dict(layer=3)), LOGITS, [COLLAGE]),
-        ("mha", "crop.carve", dict(carve=dict(layers="0-1", steps=8)), LOGITS, [large, square]),
-        ("gqa", "crop.carve", dict(carve=dict(layers="1", steps=6, images="refined")), LOGITS, [wide, square]),
-        ("planted", "crop.carve", dict(carve=dict(layers="2-4", steps=5)), LOGITS, [square, tall, wide]),
-        ("planted", "crop.carve.first", dict(carve=dict(layers="3-4", steps=5, weights="first")), LOGITS,
+        ("mha", "crop.vicrop", dict(vicrop=dict(WHOLE, layers="1")), LOGITS, [large]),
+        ("mha", "crop.vicrop.wide", dict(vicrop=dict(WHOLE, layers="0")), LOGITS, [wide]),
+        ("gqa", "crop.vicrop", dict(vicrop=dict(WHOLE, layers="1", general="What is in the image?")), LOGITS, [large]),
+        ("planted", "crop.vicrop", dict(vicrop=dict(WHOLE, layers="2-4")), LOGITS, [large]),
+        ("planted", "crop.vicrop.tall", dict(vicrop=dict(WHOLE, layers="4")), LOGITS, [tall]),
+        ("planted", "crop.vicrop.whole", dict(vicrop=dict(WHOLE, layers="3")), LOGITS, [square]),
+        ("demo", "crop.vicrop", dict(vicrop=dict(WHOLE, layers="3")), LOGITS, [COLLAGE]),
+        ("mha", "crop.carve", dict(carve=dict(WHOLE, layers="0-1", steps=8)), LOGITS, [large, square]),
+        ("gqa", "crop.carve", dict(carve=dict(WHOLE, layers="1", steps=6, images="refined")), LOGITS, [wide, square]),
+        ("planted", "crop.carve", dict(carve=dict(WHOLE, layers="2-4", steps=5)), LOGITS, [square, tall, wide]),
+        ("planted", "crop.carve.first", dict(carve=dict(WHOLE, layers="3-4", steps=5, weights="first")), LOGITS,
          [tall, wide, large]),
-        ("ends", "crop.carve", dict(carve=dict(layers="1-4", steps=20, images="refined")), LOGITS, [square, tall, wide]),
-        ("demo", "crop.carve", dict(carve=dict(layers="2-4", steps=20)), LOGITS, [COLLAGE])]
+        ("ends", "crop.carve", dict(carve=dict(WHOLE, layers="1-4", steps=20, images="refined")), LOGITS,
+         [square, tall, wide]),
+        ("demo", "crop.carve", dict(carve=dict(WHOLE, layers="2-4", steps=20)), LOGITS, [COLLAGE])]
 
 
 # ---- one case -------------------------------------------------------------------------------------------------------
@@ -530,7 +544,7 @@ def run_opera(bench, image, question, config, steps, wants, quick=False):
             return None, (kind, margin)
         margins.note(kind, margin)
     if oracle.config.image_token_index in {x for s in out["steps"] for x in s["tokens"]} or \
-            min(min(s["scores"]) for s in out["steps"]) < -1e6:
+            not all(x > -1e6 for s in out["steps"] for x in s["scores"]):
         return None, ("score", 0)
     if not options["logits_fp16"] and told(search(late_ties=True)) != told(out):
         return None, ("ties", out["ties"])
@@ -588,13 +602,42 @@ def inputs_for(model, short, config, index, wants):
     return inputs[start:] + inputs[:start]
 
 
-def make(folder, only="", recorded=None, strict=False):
-    """Writes all cases.  recorded: {name: (image, question)}, inputs to try first; strict: and no other."""
-    summary, numbers, bench, at, index = [], {}, None, None, {}
-    for model, short, config, steps, wants in sorted(listed_cases(), key=lambda c: list(MODELS).index(c[0])):
+def write(folder, cases, numbers):
+    os.makedirs(folder, exist_ok=True)
+    for model, tensors in numbers.items():
+        save_file(tensors, os.path.join(folder, model + ".safetensors"))
+    lines = ",\n".join(json.dumps(c) for c in cases)
+    with open(os.path.join(folder, "cases.json"), "w", encoding="utf-8") as f:
+        f.write(f"[\n{lines}\n]\n")
+
+
+def read_cases(folder):
+    with open(os.path.join(folder, "cases.json"), encoding="utf-8") as f:
+        return json.load(f)
+
+
+def read_numbers(folder):
+    return {name.removesuffix(".safetensors"): load_file(os.path.join(folder, name))
+            for name in sorted(os.listdir(folder)) if name.endswith(".safetensors")}
+
+
+def ordered_cases():
+    return sorted(listed_cases(), key=lambda c: list(MODELS).index(c[0]))
+
+
+def ordered_names():
+    return [f"{model}.{short}" for model, short, *_ in ordered_cases()]
+
+
+def make(folder, only="", recorded=None, strict=False, add=False):
+    """(cases, numbers) of the cases whose names begin with `only`.  recorded: {name: (image, question)}, inputs to try
+    first; strict: and no other; add: adds those that are not in the folder yet, each as soon as it is there."""
+    known = {c["name"]: c for c in read_cases(folder)} if add else {}
+    numbers, bench, at, index = read_numbers(folder) if add else {}, None, None, {}
+    for model, short, config, steps, wants in ordered_cases():
         name, kind = f"{model}.{short}", short.split(".")[0]
         index[model] = index.get(model, -1) + 1
-        if not name.startswith(only):
+        if not name.startswith(only) or name in known:
             continue
         if at != model:
             bench, at = Bench(model, folder), model
@@ -619,7 +662,7 @@ def make(folder, only="", recorded=None, strict=False):
         else:
             if not fallback:
                 message = "\n    ".join([f"{name}: no input will do", *map(str, why)])
-                if not only:
+                if not only and not add:
                     sys.exit(message)
                 print(message, flush=True)
                 continue
@@ -629,26 +672,17 @@ def make(folder, only="", recorded=None, strict=False):
             numbers.setdefault(model, {})[f"{name}.{what}"] = x
         margins = {k: float(f"{m:.3g}") for k, m in found.pop("margins").items()}
         config = {**config, "decode": config.get("decode", dict(strategy="greedy"))}
-        summary.append(dict(name=name, kind=kind, model=MODELS[model], image=image, prompt=question, text=prompt.text,
-                            config=config, max_new_tokens=steps, ids=prompt.ids, **found, margins=margins))
+        known[name] = dict(name=name, kind=kind, model=MODELS[model], image=image, prompt=question, text=prompt.text,
+                           config=config, max_new_tokens=steps, ids=prompt.ids, **found, margins=margins)
         show = {k: v for k, v in found.items() if k in ("changed", "held", "ended", "n_steps", "kept")}
         if "rollbacks" in found:
             show["rollbacks"] = found["rollbacks"]
         print(f"{name:44} input {len(why):2} {show} {margins}", flush=True)
         if len(bench.requests) > 6:
             bench.forget()
-    if not only:
-        os.makedirs(folder, exist_ok=True)
-        for model, tensors in numbers.items():
-            save_file(tensors, os.path.join(folder, model + ".safetensors"))
-        lines = ",\n".join(json.dumps(c) for c in summary)
-        with open(os.path.join(folder, "cases.json"), "w", encoding="utf-8") as f:
-            f.write(f"[\n{lines}\n]\n")
-
-
-def read_cases(folder):
-    with open(os.path.join(folder, "cases.json"), encoding="utf-8") as f:
-        return json.load(f)
+        if add:
+            write(folder, [known[n] for n in ordered_names() if n in known], numbers)
+    return [known[n] for n in ordered_names() if n in known], numbers
 
 
 def verify():
@@ -681,21 +715,23 @@ def inputs_of(cases):
     return {c["name"]: (c["image"], c["prompt"]) for c in cases}
 
 
-def check(root):
-    """Makes everything again from the recorded inputs and compares."""
+def check(root, only):
+    """Makes everything whose name begins with `only` again from the recorded inputs and compares."""
+    recorded = read_cases(root)
+    names = [c["name"] for c in recorded]
+    assert names == ordered_names(), set(names) ^ set(ordered_names())
     with tempfile.TemporaryDirectory() as again:
         plant(os.path.join(again, "ends"))
-        b = read_cases(root)
-        make(again, recorded=inputs_of(b), strict=True)
-        a = read_cases(again)
-        assert len(a) == len(b)
-        for x, y in zip(a, b):
-            assert same(x, y), (x["name"], x, y)
-        for name in os.listdir(root):
-            if name.endswith(".safetensors"):
-                x, y = (load_file(os.path.join(d, name)) for d in (again, root))
-                assert x.keys() == y.keys() and max(float(np.abs(x[k] - y[k]).max()) for k in x) < 1e-3, name
-    print("the same")
+        cases, numbers = make(again, only, inputs_of(recorded), strict=True)
+    expected = [c for c in recorded if c["name"].startswith(only)]
+    assert [c["name"] for c in cases] == [c["name"] for c in expected]
+    for x, y in zip(cases, expected):
+        assert same(json.loads(json.dumps(x)), y), (x["name"], x, y)
+    for model, y in read_numbers(root).items():
+        x = numbers.get(model, {})
+        assert x.keys() == {k for k in y if k.startswith(only)}, model
+        assert all(float(np.abs(x[k] - y[k]).max()) < 1e-3 for k in x), model
+    print(len(cases), "cases, the same")
 
 
 def same(a, b):
@@ -712,21 +748,24 @@ def same(a, b):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--check", action="store_true")
-    ap.add_argument("--only", default="", metavar="NAME", help="show only the cases whose names begin so")
+    ap.add_argument("--missing", action="store_true")
+    ap.add_argument("--only", default="", metavar="NAME", help="only the cases whose names begin so")
     args = ap.parse_args()
     torch.set_num_threads(1)
     root = os.path.join(HERE, "decoding")
     verify()
     if args.check:
-        return check(root)
+        return check(root, args.only)
     recorded = {}
     if os.path.exists(os.path.join(root, "cases.json")):
         recorded = inputs_of(read_cases(root))
-    if not args.only:
+    if not args.only and not args.missing:
         shutil.rmtree(root, ignore_errors=True)
     plant(os.path.join(root, "ends"))
     collage(os.path.join(root, "collage.png"))
-    make(root, args.only, recorded)
+    cases, numbers = make(root, args.only, recorded, add=args.missing)
+    if not args.only and not args.missing:
+        write(root, cases, numbers)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
  * Searches on the demo model: OPERA's sequences, slots and ways back against a driver that computes every row from the
  * whole text; the same bits for any number of threads; cancelling; what is refused.
  */
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -330,6 +331,14 @@ static void refused(void **state) {
         {"{\"agla\": {\"map\": \"file\"}}", "agla.file"},
         {"{\"damro\": {\"block\": 40}}", "block of the image encoder"},
         {"{\"vicrop\": {\"layers\": \"9\"}}", "layer 9"},
+        {"{\"agla\": {\"layers\": \"9\"}}", "layer 9"},
+        {"{\"agla\": {\"map\": \"file\", \"file\": \"/nowhere.png\"}}", "/nowhere.png"},
+        {"{\"causalmm\": {\"language\": \"uniform\", \"language_layers\": \"9\"}}", "layer 9"},
+        {"{\"decode\": {\"strategy\": \"greedy\", \"beams\": 4}}", "decode.beams is given"},
+        {"{\"decode\": {\"strategy\": \"opera\", \"length_penalty\": 3}}", "decode.length_penalty is given"},
+        {"{\"decode\": {\"strategy\": \"greedy\", \"early_stopping\": \"never\"}}", "early_stopping is given"},
+        {"{\"decode\": {\"beams\": 2, \"top_k\": 5}}", "no use for top_k"},
+        {"{\"opera\": true, \"decode\": {\"top_p\": 0.5}}", "no use for top_p"},
     };
     struct demo d;
     candid_error failure;
@@ -337,10 +346,14 @@ static void refused(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         candid_generate_params params = candid_generate_params_default();
         const candid_result *result = NULL;
+        int polls = INT_MAX;
+        params.should_cancel = count_down;
+        params.should_cancel_user_data = &polls;
         if (generate_with(&d, cases[i].json, &params, &result, &failure) != CANDID_ERROR_ARGUMENT ||
             !strstr(failure.message, cases[i].message)) {
             fail_msg("%s: %s", cases[i].json, failure.message);
         }
+        assert_int_equal(polls, INT_MAX); /* nothing was computed */
     }
     /* a branch that does not fit although the prompt does */
     candid_generate_params params = candid_generate_params_default();
@@ -351,12 +364,51 @@ static void refused(void **state) {
     demo_close(&d);
 }
 
+/* ---- accepted at the edges ---- */
+
+static void accepted(void **state) {
+    (void)state;
+    static const char *const configs[] = {
+        /* many more slots of candidates than of tokens */
+        "{\"opera\": {\"candidates\": 350}, \"decode\": {\"beams\": 2}}",
+        "{\"opera\": {\"candidates\": 1, \"first_candidates\": 700}, \"decode\": {\"beams\": 2}}",
+        /* scores below that of an empty hypothesis in transformers */
+        "{\"decode\": {\"beams\": 3, \"length_penalty\": -10}}",
+    };
+    struct demo d;
+    demo_open(&d, CANDID_PRECISION_FAST, 1);
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
+        candid_generate_params params = candid_generate_params_default();
+        const candid_result *result = NULL;
+        params.max_new_tokens = 4;
+        OK(generate_with(&d, configs[i], &params, &result, error));
+        candid_result_free(result);
+    }
+    /* a second look at a prompt that has a place for its image */
+    for (int alone = 0; alone < 2; alone++) {
+        candid_generate_params params = candid_generate_params_default();
+        const candid_image *images[] = {d.image};
+        const candid_result *placed = NULL, *in_front = NULL;
+        params.max_new_tokens = 8;
+        params.config = demo_config(alone ? "{\"vicrop\": {\"images\": \"refined\"}}" : "{\"vicrop\": true}");
+        OK(candid_generate(d.context, images, 1, "<image>\nWhat is on the left?", &params, &placed, error));
+        OK(candid_generate(d.context, images, 1, "What is on the left?", &params, &in_front, error));
+        assert_string_equal(placed->text, in_front->text);
+        assert_int_equal(placed->stats.n_prompt, in_front->stats.n_prompt);
+        candid_result_free(placed);
+        candid_result_free(in_front);
+        candid_config_free((candid_config *)(uintptr_t)params.config);
+    }
+    demo_close(&d);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opera_equals_brute_force),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(cancelled_searches),
         cmocka_unit_test(refused),
+        cmocka_unit_test(accepted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
