@@ -214,17 +214,19 @@ typedef enum candid_finish {
 } candid_finish;
 
 /* Receives each new piece of text (complete UTF-8 characters, `size` bytes, also NUL-terminated). Return false to stop
- * the generation. Beam search, OPERA and several answers hand over their first answer whole, at the end. */
+ * the generation. Beam search, OPERA and several answers hand over their first answer whole, at the end, when there is
+ * nothing left to stop. */
 typedef bool (*candid_text_fn)(void *user_data, const char *text, size_t size);
 
 /* Polled often during image encoding and prefill (once per layer) and once per generated token; must be quick.
- * Return true to end the call with CANDID_ERROR_CANCELLED (text so far is lost; to keep it, stop in on_text). Beam search
- * and OPERA return the best answer they have finished by then, if there is one, as CANDID_FINISH_CANCELLED. */
+ * Return true to end the call with CANDID_ERROR_CANCELLED (text so far is lost; to keep it, stop in on_text). Beam
+ * search and OPERA return the best answer they have finished by then, if there is one, as CANDID_FINISH_CANCELLED. */
 typedef bool (*candid_cancel_fn)(void *user_data);
 
 typedef struct candid_generate_params {
     size_t struct_size;
-    int max_new_tokens;       /* 0 (default): 512 or what is left of the context window, if that is less */
+    int max_new_tokens; /* 0 (default): 512 or what is left of the context window, if that is less */
+    /* These four give way to the configuration's "decode" values where they are left at their defaults. */
     float temperature;        /* 0 (default): greedy */
     int top_k;                /* 0 (default): off */
     float top_p;              /* 1 (default): off */
@@ -249,7 +251,7 @@ typedef struct candid_stats {
     double prefill_ms;    /* decoder over the prompt */
     double decode_ms;     /* all steps after the first token */
     int n_prompt;         /* prompt length in tokens, visual tokens included */
-    int n_generated;      /* generated tokens, the end token included */
+    int n_generated;      /* tokens of all answers returned, end tokens included */
     double decode_bytes;  /* bytes of weights and KV cache read in decode_ms, by counting */
     uint32_t fingerprint; /* CRC-32 of all logits the tokens were chosen from */
 } candid_stats;
@@ -269,10 +271,11 @@ typedef struct candid_result {
     size_t n_tokens;
     candid_finish finish;
     candid_stats stats;
-    const char *interventions; /* JSON object: by method what it did ("active", "layers", "edits", …) or "why" it did nothing,
-                                * see docs/methods.md; "{}" without methods */
-    const candid_answer *answers; /* all n_answers of them, 1 or as many as the configuration's decode.answers asks for (beam
-                                   * search may find fewer): best first, samples in the order drawn; the first is the one above */
+    const char *interventions; /* JSON object: by method what it did ("active", "layers", "edits", …) or "why" it did
+                                * nothing, see docs/methods.md; "{}" without methods */
+    const candid_answer
+        *answers; /* all n_answers of them, 1 or as many as the configuration's decode.answers asks for (beam
+                   * search may find fewer): best first, samples in the order drawn; the first is the one above */
     size_t n_answers;
 } candid_result;
 

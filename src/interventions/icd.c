@@ -42,7 +42,8 @@ static const struct method_option options[] = {
      "Tokens less probable than beta times the most probable one are cut off."},
     {"prefix", OPTION_TEXT, DISTURBANCE, NULL, NULL, 0, 0, NULL, "The disturbing instruction."},
     {"place", OPTION_CHOICE, "\"system\"", NULL, NULL, 0, 0, places,
-     "Where it goes: in place of what the conversation says before \"USER:\", or before the question."},
+     "Where it goes: in place of what the conversation says before \"USER:\" (in front, if it has no such turn), or "
+     "before the question."},
     {"first_token_only", OPTION_BOOL, "false", NULL, NULL, 0, 0, NULL, "Contrast the first generated token only."},
 };
 
