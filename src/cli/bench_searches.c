@@ -118,7 +118,7 @@ static candid_status add_contest(struct contest *k, char *text, candid_error *er
     TRY(candid_config_parse("{}", 2, "--searches", &config, error));
     candid_status status = CANDID_OK;
     for (char *rest = text, *one; status == CANDID_OK && (one = strsep(&rest, "+"));) {
-        if (strncmp(one, "decode.", 7) != 0 && strncmp(one, "opera", 5) != 0 && strncmp(one, "dola", 4) != 0) {
+        if (strncmp(one, "decode.", 7) != 0 && strncmp(one, "opera", 5) != 0) {
             status =
                 fail(error, CANDID_ERROR_ARGUMENT,
                      "--searches: expected contrast, decode.…, opera or opera.…, found \"%s\"; methods that edit the "
