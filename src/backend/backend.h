@@ -29,6 +29,7 @@ struct linear_job {
     const struct matrix *w;
     const float *bias; /* (w->n_out) or NULL */
     float *out;        /* device (n_rows, w->n_out), must not overlap x */
+    bool step;         /* the rows are tokens of one decoding step, which may be rounded like a lone one's */
 };
 
 struct rope_params {

@@ -37,6 +37,7 @@ struct llama {
     int n_wanted; /* rows whose logits are wanted */
     bool mixing;  /* one of them has a mix of earlier layers */
     int n_early;  /* earlier states that they contrast with */
+    bool step;    /* no row goes on from the row before */
 
     /* host */
     int32_t *ids, *positions;    /* [rows] */
@@ -343,16 +344,16 @@ static candid_status finish_layer(struct llama *m, int l, int n_rows, candid_err
     const int n_embd = w->n_embd;
 
     /* x += Wo heads */
-    struct linear_job out = {&layer->attn_out, NULL, m->projected};
+    struct linear_job out = {&layer->attn_out, NULL, m->projected, m->step};
     TRY(op->linear(b, m->heads, n_rows, w->n_head * w->head_dim, &out, 1, error));
     op->add(b, m->x, m->projected, (size_t)n_rows * (size_t)n_embd);
 
     /* x += Wdown (silu(Wgate h) * Wup h),  h = RMSNorm(x) */
     op->rms_norm(b, m->normed, m->x, layer->ffn_norm, n_rows, n_embd, w->rms_eps);
-    struct linear_job gate_up[] = {{&layer->ffn_gate, NULL, m->gate}, {&layer->ffn_up, NULL, m->up}};
+    struct linear_job gate_up[] = {{&layer->ffn_gate, NULL, m->gate, m->step}, {&layer->ffn_up, NULL, m->up, m->step}};
     TRY(op->linear(b, m->normed, n_rows, n_embd, gate_up, 2, error));
     op->silu_mul(b, m->gate, m->up, (size_t)n_rows * (size_t)w->n_ff);
-    struct linear_job down = {&layer->ffn_down, NULL, m->projected};
+    struct linear_job down = {&layer->ffn_down, NULL, m->projected, m->step};
     TRY(op->linear(b, m->gate, n_rows, w->n_ff, &down, 1, error));
     TRY(plan_at_mlp(&m->run, l, m->x, m->projected, n_embd, error)); /* site: hidden */
     op->add(b, m->x, m->projected, (size_t)n_rows * (size_t)n_embd);
@@ -376,7 +377,7 @@ static candid_status apply_head(struct llama *m, int n_rows, bool final, candid_
         states = m->states;
         n_rows += m->n_early;
     }
-    struct linear_job head = {&w->output, NULL, m->logits};
+    struct linear_job head = {&w->output, NULL, m->logits, m->step};
     return op->linear(m->b, states, n_rows, w->n_embd, &head, 1, error);
 }
 
@@ -489,8 +490,9 @@ static candid_status run_layers(struct llama *m, const struct forward_row *rows,
         /* h = RMSNorm(x);  q, k, v = Wq h, Wk h, Wv h;  q, k rotated */
         TRY(plan_at_input(&m->run, l, m->x, n_embd, error)); /* site: hidden */
         op->rms_norm(b, m->normed, m->x, layer->attn_norm, n_rows, n_embd, w->rms_eps);
-        struct linear_job qkv[] = {
-            {&layer->attn_q, NULL, m->q}, {&layer->attn_k, NULL, m->k}, {&layer->attn_v, NULL, m->v}};
+        struct linear_job qkv[] = {{&layer->attn_q, NULL, m->q, m->step},
+                                   {&layer->attn_k, NULL, m->k, m->step},
+                                   {&layer->attn_v, NULL, m->v, m->step}};
         TRY(op->linear(b, m->normed, n_rows, n_embd, qkv, 3, error));
         op->rope(b, m->q, m->rope, n_rows, w->n_head, w->head_dim, &w->rope);
         op->rope(b, m->k, m->rope, n_rows, w->n_head_kv, w->head_dim, &w->rope);
@@ -542,6 +544,10 @@ static candid_status run_layers(struct llama *m, const struct forward_row *rows,
 candid_status llama_forward(struct llama *m, const struct forward_row *rows, int n_rows,
                             const struct observer *observer, float *logits, candid_error *error) {
     m->n_wanted = 0;
+    m->step = true;
+    for (int i = 1; i < n_rows; i++) { /* alternatives at one place are told apart by what they see */
+        m->step = m->step && (rows[i].seq != rows[i - 1].seq || rows[i].sees > 0);
+    }
     for (int i = 0; i < n_rows; i++) {
         m->n_wanted += rows[i].want_logits;
     }

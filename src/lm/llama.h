@@ -53,9 +53,10 @@ candid_status llama_reserve(struct llama *m, int n_rows, candid_error *error);
  * observer may be NULL.
  *
  * A row's result does not depend on the other rows of its batch, with one limit: on the fast path up to LLAMA_FEW_ROWS
- * rows (decoding; of Q8_0 weights up to 32) and more rows (prompts) go through kernels that round differently; past the
- * last attention it is the rows that want logits that count, and at the output also the earlier states that plans
- * contrast with them. Within either kind, and on the exact path always, a row gives the same bits alone and in company.
+ * rows (decoding; of Q8_0 weights up to 32 of one step) and more rows (prompts) go through kernels that round
+ * differently; past the last attention it is the rows that want logits that count, and at the output also the earlier
+ * states that plans contrast with them. Within either kind, and on the exact path always, a row gives the same bits
+ * alone and in company.
  */
 candid_status llama_forward(struct llama *m, const struct forward_row *rows, int n_rows,
                             const struct observer *observer, float *logits, candid_error *error);

@@ -214,8 +214,9 @@ static candid_status run_layer(struct clip *c, int l, const struct observer *o, 
 
     /* h = LN1(x);  q, k, v = W h + b */
     op->layer_norm(b, c->normed, c->x, layer->ln1_w, layer->ln1_b, n, n_embd, w->eps);
-    struct linear_job qkv[] = {
-        {&layer->q, layer->q_b, c->q}, {&layer->k, layer->k_b, c->k}, {&layer->v, layer->v_b, c->v}};
+    struct linear_job qkv[] = {{&layer->q, layer->q_b, c->q, false},
+                               {&layer->k, layer->k_b, c->k, false},
+                               {&layer->v, layer->v_b, c->v, false}};
     TRY(op->linear(b, c->normed, n, n_embd, qkv, 3, error));
 
     /* site: vision.attention */
@@ -232,16 +233,16 @@ static candid_status run_layer(struct clip *c, int l, const struct observer *o, 
     }
 
     /* x += Wout heads + b */
-    struct linear_job out = {&layer->out, layer->out_b, c->projected};
+    struct linear_job out = {&layer->out, layer->out_b, c->projected, false};
     TRY(op->linear(b, c->heads, n, n_embd, &out, 1, error));
     op->add(b, c->x, c->projected, n_x);
 
     /* x += W2 act(W1 LN2(x) + b1) + b2 */
     op->layer_norm(b, c->normed, c->x, layer->ln2_w, layer->ln2_b, n, n_embd, w->eps);
-    struct linear_job fc1 = {&layer->fc1, layer->fc1_b, c->mlp};
+    struct linear_job fc1 = {&layer->fc1, layer->fc1_b, c->mlp, false};
     TRY(op->linear(b, c->normed, n, n_embd, &fc1, 1, error));
     activate(c, c->mlp, (size_t)n * (size_t)w->n_ff);
-    struct linear_job fc2 = {&layer->fc2, layer->fc2_b, c->projected};
+    struct linear_job fc2 = {&layer->fc2, layer->fc2_b, c->projected, false};
     TRY(op->linear(b, c->mlp, n, w->n_ff, &fc2, 1, error));
     op->add(b, c->x, c->projected, n_x);
     return at_site(c, o, SITE_VISION_HIDDEN, l, c->x, n, n_embd, error);
@@ -254,16 +255,16 @@ static candid_status project(struct clip *c, const float *features, float *token
     const struct backend_ops *op = b->ops;
     const int n = c->n_tokens - 1;
     if (w->projector == PROJECTOR_LINEAR) {
-        struct linear_job only = {&w->mm_0, w->mm_0_b, tokens};
+        struct linear_job only = {&w->mm_0, w->mm_0_b, tokens, false};
         return op->linear(b, features, n, w->n_embd, &only, 1, error);
     }
-    struct linear_job first = {&w->mm_0, w->mm_0_b, c->hidden};
+    struct linear_job first = {&w->mm_0, w->mm_0_b, c->hidden, false};
     TRY(op->linear(b, features, n, w->n_embd, &first, 1, error));
     if (w->projector == PROJECTOR_MLP_NORM) {
         op->layer_norm(b, c->hidden, c->hidden, w->mm_ln1_w, w->mm_ln1_b, n, w->mm_0.n_out, w->eps);
     }
     op->gelu(b, c->hidden, (size_t)n * (size_t)w->mm_0.n_out, GELU_ERF);
-    struct linear_job second = {&w->mm_2, w->mm_2_b, tokens};
+    struct linear_job second = {&w->mm_2, w->mm_2_b, tokens, false};
     TRY(op->linear(b, c->hidden, n, w->mm_0.n_out, &second, 1, error));
     if (w->projector == PROJECTOR_MLP_NORM) {
         op->layer_norm(b, tokens, tokens, w->mm_ln4_w, w->mm_ln4_b, n, c->n_embd_lm, w->eps);
@@ -287,7 +288,7 @@ candid_status clip_encode(struct clip *c, const float *pixels, float *tokens, co
     /* x = [class; patches] + positions, then LN */
     cut_patches(c, pixels);
     op->upload(b, c->patches, c->columns, (size_t)n_patches * (size_t)patch_values * sizeof(float));
-    struct linear_job embed = {&w->patch_embd, w->patch_bias, c->projected + w->n_embd};
+    struct linear_job embed = {&w->patch_embd, w->patch_bias, c->projected + w->n_embd, false};
     TRY(op->linear(b, c->patches, n_patches, patch_values, &embed, 1, error));
     op->copy(b, c->x, c->position, (size_t)c->n_tokens * embd_bytes);
     op->add(b, c->x + w->n_embd, c->projected + w->n_embd, (size_t)n_patches * (size_t)w->n_embd);

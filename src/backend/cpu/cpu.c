@@ -161,7 +161,7 @@ static candid_status cpu_linear(struct backend *b, const float *x, int n_rows, i
     }
     int most_rows = MATVEC_MAX_ROWS;
     for (int j = 0; j < n_jobs; j++) {
-        const int most = matvec_most_rows(jobs[j].w->type);
+        const int most = matvec_most_rows(jobs[j].w->type, jobs[j].step);
         most_rows = most < most_rows ? most : most_rows;
     }
     if (n_rows <= most_rows) {

@@ -16,8 +16,8 @@ const struct matvec_kernels *matvec_kernels_get(enum cpu_isa isa) {
     }
 }
 
-int matvec_most_rows(uint32_t type) {
-    return type == TYPE_Q8_0 ? MATVEC_MAX_ROWS : 8;
+int matvec_most_rows(uint32_t type, bool step) {
+    return type == TYPE_Q8_0 && step ? MATVEC_MAX_ROWS : 8;
 }
 
 size_t matvec_prepared_bytes(uint32_t type, int n_in) {

@@ -8,6 +8,7 @@
 #ifndef CANDID_BACKEND_CPU_MATVEC_H
 #define CANDID_BACKEND_CPU_MATVEC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,10 +30,11 @@ struct matvec_kernels {
 };
 
 /*
- * How many activation rows are multiplied sooner here than by gemm.h, which unpacks the weights first. Q8_0 becomes
- * int16 there, with scales to be found for every 128 values: about the price of 16 rows.
+ * How many activation rows are multiplied here, more by gemm.h, which unpacks the weights first. Q8_0 becomes int16
+ * there, with scales to be found for every 128 values, which costs as much as 16 rows: those of a decoding step do
+ * without.
  */
-int matvec_most_rows(uint32_t type);
+int matvec_most_rows(uint32_t type, bool step);
 
 /* The family's kernels; all types that quant_type_supported() names. Never NULL for an available family. */
 const struct matvec_kernels *matvec_kernels_get(enum cpu_isa isa);
