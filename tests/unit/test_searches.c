@@ -384,6 +384,24 @@ static void accepted(void **state) {
         OK(generate_with(&d, configs[i], &params, &result, error));
         candid_result_free(result);
     }
+    /* a stop string ends every answer, also those that searches return whole */
+    static const char *const searches[] = {"{}", "{\"decode\": {\"beams\": 3, \"answers\": 2}}",
+                                           "{\"opera\": {\"candidates\": 2}, \"decode\": {\"beams\": 2}}"};
+    for (size_t i = 0; i < sizeof searches / sizeof *searches; i++) {
+        static const char *const stop[] = {" scene"};
+        candid_generate_params params = candid_generate_params_default();
+        const candid_result *result = NULL;
+        params.max_new_tokens = 16;
+        params.stop = stop;
+        params.n_stop = 1;
+        OK(generate_with(&d, searches[i], &params, &result, error));
+        for (size_t k = 0; k < result->n_answers; k++) {
+            assert_int_equal(result->answers[k].finish, CANDID_FINISH_STOP);
+            assert_null(strstr(result->answers[k].text, "scene"));
+            assert_true(strlen(result->answers[k].text) > 10);
+        }
+        candid_result_free(result);
+    }
     /* a second look at a prompt that has a place for its image */
     for (int alone = 0; alone < 2; alone++) {
         candid_generate_params params = candid_generate_params_default();
