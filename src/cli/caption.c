@@ -18,6 +18,7 @@ struct run {
     bool print_text; /* answers go to stdout as text */
     bool stream;     /* … as they are generated */
     bool named;      /* … each after its image's name */
+    bool refused;    /* the last request was, whatever its image */
     candid_stats total;
     size_t n_done;
 };
@@ -78,6 +79,7 @@ static int answer(struct run *run, const char *name, char **paths, size_t n) {
         progress_clear(&run->progress);
         complain("%s%s%s", strstr(error.message, name) ? "" : name, strstr(error.message, name) ? "" : ": ",
                  error.message);
+        run->refused = status == CANDID_ERROR_ARGUMENT;
         return EXIT_ITEM;
     }
     if (run->stream) {
@@ -119,7 +121,8 @@ static int answer_all(struct run *run) {
     for (size_t i = 0; i < run->n_paths; i++) {
         bool skip = output_holds(run->output, run->paths[i], run->options.prompt);
         int code = skip ? EXIT_OK : answer(run, run->paths[i], &run->paths[i], 1);
-        if (code == EXIT_INTERRUPTED || code == EXIT_OUTPUT) {
+        /* What is wrong with the first request, not with its image, is wrong with all of them. */
+        if (code == EXIT_INTERRUPTED || code == EXIT_OUTPUT || (run->refused && i == 0)) {
             worst = code;
             break;
         }

@@ -99,24 +99,33 @@ static void report(const struct plan *plan, const struct plan_note *note, cJSON 
     }
 }
 
-/* Which hidden states are candidates: those listed, or every even one below n_layer. */
-static candid_status choose_candidates(const struct settings *s, int n_layer, struct plan_step *step,
-                                       candid_error *error) {
+static candid_status check(const struct settings *s, const struct model_facts *facts, candid_error *error) {
     const cJSON *list = setting_list(s, "layers");
-    for (int k = 0; !list && k < n_layer; k += 2) {
-        *(k == 0 ? &step->embeddings : &step->layers[k - 1]) = true;
-    }
+    const int n = facts->n_layer;
     for (const cJSON *item = list ? list->child : NULL; item; item = item->next) {
-        const int k = item->valueint;
-        if (k >= n_layer) {
+        if (item->valueint >= n) {
             return fail(error, CANDID_ERROR_ARGUMENT,
                         "dola.layers: expected hidden states from 0 (embeddings) to %d (output of layer %d) of a model "
                         "with %d layers, found %d",
-                        n_layer - 1, n_layer - 2, n_layer, k);
+                        n - 1, n - 2, n, item->valueint);
         }
-        *(k == 0 ? &step->embeddings : &step->layers[k - 1]) = true;
     }
     return CANDID_OK;
+}
+
+static void choose_one(struct plan_step *step, int k) {
+    *(k == 0 ? &step->embeddings : &step->layers[k - 1]) = true;
+}
+
+/* Which hidden states are candidates: those listed, or every even one below n_layer. */
+static void choose_candidates(const struct settings *s, int n_layer, struct plan_step *step) {
+    const cJSON *list = setting_list(s, "layers");
+    for (int k = 0; !list && k < n_layer; k += 2) {
+        choose_one(step, k);
+    }
+    for (const cJSON *item = list ? list->child : NULL; item; item = item->next) {
+        choose_one(step, item->valueint);
+    }
 }
 
 static candid_status compile(const struct settings *s, struct compile_job *job, candid_error *error) {
@@ -126,6 +135,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
     if (list && !list->child) {
         return idle(job, "layers is an empty list: there is nothing to contrast with");
     }
+    TRY(check(s, job->facts, error));
     struct dola_state *d;
     struct plan_step *step;
     TRY(plan_alloc(job->plan, 1, sizeof *d, &d, error));
@@ -140,7 +150,7 @@ static candid_status compile(const struct settings *s, struct compile_job *job, 
     step->normed = setting_bool(s, "normed_early");
     step->contrast = contrast;
     step->state = d;
-    TRY(choose_candidates(s, n_layer, step, error));
+    choose_candidates(s, n_layer, step);
     for (int k = 0; k < n_layer; k++) {
         if (k == 0 ? step->embeddings : step->layers[k - 1]) {
             d->states[d->n++] = k;
@@ -172,5 +182,6 @@ const struct method method_dola = {
                 "Language Models. ICLR 2024, arXiv 2309.03883. Code: voidism/DoLa; for LLaVA: BillChan226/HALC",
     .options = options,
     .n_options = sizeof options / sizeof *options,
+    .check = check,
     .compile = compile,
 };

@@ -66,6 +66,9 @@ candid_status interventions_needs(const struct candid_config *config, const stru
             continue;
         }
         TRY(check_layers(*m, &s, facts->n_layer, error));
+        if ((*m)->check) {
+            TRY((*m)->check(&s, facts, error));
+        }
         if (!(*m)->needs) {
             continue;
         }

@@ -109,6 +109,9 @@ struct method {
     const struct method_option *options;
     int n_options;
 
+    /* Whether the settings fit the model: what can be known before anything runs. May be NULL: they do, as far as
+     * layers of OPTION_LAYERS tell. */
+    candid_status (*check)(const struct settings *s, const struct model_facts *facts, candid_error *error);
     /* May be NULL: needs nothing. */
     void (*needs)(const struct settings *s, const struct model_facts *facts, struct method_needs *needs);
     /* Adds steps to job->plan. A method whose settings make it the identity adds none and says so with idle(). May be

@@ -60,6 +60,9 @@ echo '["earlier results"]' >"$work/kept.json"
 run 3 "$CANDID" caption --model "$work/none.gguf" --json "$work/kept.json" "$image"
 run 1 "$CANDID" caption --json "$work/kept.json" "$work/none.png"
 grep -q "earlier results" "$work/kept.json" || fail "a failed run replaced earlier results"
+# what is wrong with the request is said once, not for every image
+run 1 "$CANDID" caption --set decode.strategy=greedy --set decode.beams=3 "$image" "$image" "$image"
+[ "$(grep -c "decode.beams is given" "$work/err")" = 1 ] || fail "a refused request is tried on every image"
 if [ -e /dev/full ]; then
     run 4 "$CANDID" caption --jsonl /dev/full "$image"
     "$CANDID" caption --max-new-tokens 2 "$image" >/dev/full 2>"$work/err"; [ $? = 4 ] || fail "a full standard output goes unnoticed"

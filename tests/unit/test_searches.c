@@ -332,6 +332,7 @@ static void refused(void **state) {
         {"{\"damro\": {\"block\": 40}}", "block of the image encoder"},
         {"{\"vicrop\": {\"layers\": \"9\"}}", "layer 9"},
         {"{\"agla\": {\"layers\": \"9\"}}", "layer 9"},
+        {"{\"dola\": {\"layers\": [9]}}", "dola.layers"},
         {"{\"agla\": {\"map\": \"file\", \"file\": \"/nowhere.png\"}}", "/nowhere.png"},
         {"{\"causalmm\": {\"language\": \"uniform\", \"language_layers\": \"9\"}}", "layer 9"},
         {"{\"decode\": {\"strategy\": \"greedy\", \"beams\": 4}}", "decode.beams is given"},
