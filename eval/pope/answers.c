@@ -94,7 +94,8 @@ static candid_status join_by_id(struct join *j, candid_error *error) {
         struct printable p;
         const struct key *answer = &j->answers[row];
         if (!answer->id) {
-            return json_objects_fail(&j->file, row, error, "expected a \"question_id\" as in the answers before");
+            return json_objects_fail(&j->file, row, error,
+                                     "expected the \"question_id\" of a question of %s, found none", j->questions);
         }
         const struct key wanted = {answer->id, 0};
         const struct key *low = j->asked, *hit = NULL;

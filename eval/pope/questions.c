@@ -193,14 +193,14 @@ static size_t next_of_split(const struct eval_items *items, size_t at, const cha
 }
 
 static candid_status set_label(struct eval_items *items, struct eval_item *to, const struct eval_item *from,
-                               const char *label, size_t number, candid_error *error) {
+                               const char *path, size_t number, candid_error *error) {
     const bool same_image = to->image && from->image && strcmp(to->image, from->image) == 0;
     if (!from->label || !from->question || !same_image ||
         strncmp(to->question, from->question, strlen(from->question)) != 0) {
-        struct printable p, q;
+        struct printable file, p, q;
         return fail(error, CANDID_ERROR_FORMAT,
-                    "%s: question %zu: expected a label for \"%s\" about the same image, found \"%s\"", label, number,
-                    printable_string(&p, to->question),
+                    "%s: question %zu: expected a label for \"%s\" about the same image, found \"%s\"",
+                    printable_string(&file, path), number, printable_string(&p, to->question),
                     printable_string(&q, from->question ? from->question : "no question"));
     }
     to->label = items_text(items, from->label);
