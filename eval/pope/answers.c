@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "core/json.h"
 #include "core/status.h"
 #include "core/text.h"
@@ -50,7 +51,7 @@ struct join {
     struct json_objects file;
     struct eval_items *items;
     size_t begin, end;
-    const char *questions; /* the file of the questions, for messages */
+    char questions[208]; /* the file of the questions, for messages */
     struct key *answers;   /* [file.n] by id; not sorted where the ids are not distinct */
     struct key *asked;     /* [end - begin] */
 };
@@ -147,11 +148,10 @@ static candid_status join_all(struct join *j, bool by_order, candid_error *error
 
 candid_status pope_read_answers(const char *path, bool by_order, struct eval_items *items, size_t begin, size_t end,
                                 candid_error *error) {
-    struct printable questions;
     struct join j = {.items = items, .begin = begin, .end = end, .questions = "the question file"};
     for (size_t s = 0, first = 0; s < items->n_sources; first += items->sources[s++].n_lines) {
         if (first == begin) {
-            j.questions = printable_string(&questions, items->sources[s].path);
+            file_label(items->sources[s].path, j.questions, sizeof j.questions);
         }
     }
     TRY(json_objects_read(path, &j.file, error));
