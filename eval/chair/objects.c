@@ -126,7 +126,7 @@ void chair_objects_free(struct chair_objects *objects) {
 }
 
 void chair_language_free(struct chair_language *language) {
-    tokenizer_free(&language->tokenizer);
+    word_tokenizer_free(&language->tokenizer);
     words_free(&language->words);
     free(language->classes);
     free(language->merged);

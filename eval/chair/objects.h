@@ -32,7 +32,7 @@ struct chair_language {
     enum chair_mode mode;
     const struct vocabulary *vocabulary;
     const struct word_tagger *tagger;
-    struct tokenizer tokenizer; /* .punkt may be set */
+    struct word_tokenizer tokenizer; /* .punkt may be set */
     struct words words;         /* the tokens of the last caption */
     uint8_t *classes;           /* enum word_class of each */
     struct merged_word *merged;

@@ -208,7 +208,7 @@ static size_t word_end(const struct text32 *text, size_t at) {
     return at;
 }
 
-static candid_status add_span(struct tokenizer *t, size_t start, size_t end, candid_error *error) {
+static candid_status add_span(struct word_tokenizer *t, size_t start, size_t end, candid_error *error) {
     if (t->n_spans == t->spans_capacity) {
         const size_t capacity = t->spans_capacity > 0 ? 2 * t->spans_capacity : 32;
         struct sentence_span *grown = realloc(t->spans, capacity * sizeof *grown);
@@ -223,7 +223,7 @@ static candid_status add_span(struct tokenizer *t, size_t start, size_t end, can
 }
 
 /* Ends the sentence that began at *start when the candidate is an end. */
-static candid_status try_candidate(struct tokenizer *t, const struct candidate *found, size_t *start,
+static candid_status try_candidate(struct word_tokenizer *t, const struct candidate *found, size_t *start,
                                    candid_error *error) {
     const size_t end = found->after_end > 0 ? found->after_end : word_end(&t->text, found->after);
     if (!has_end(t->punkt, t->text.c + found->word, end - found->word)) {
@@ -235,7 +235,7 @@ static candid_status try_candidate(struct tokenizer *t, const struct candidate *
 }
 
 /* Of several candidates in one word the last counts. */
-static candid_status split(struct tokenizer *t, candid_error *error) {
+static candid_status split(struct word_tokenizer *t, candid_error *error) {
     const struct text32 *text = &t->text;
     struct candidate last = {0}, found;
     bool any = false;
@@ -283,7 +283,7 @@ static size_t closers(const struct text32 *text, struct sentence_span span, size
     return 0;
 }
 
-candid_status sentences_split(struct tokenizer *t, candid_error *error) {
+candid_status sentences_split(struct word_tokenizer *t, candid_error *error) {
     t->n_spans = 0;
     TRY(split(t, error));
     size_t n = 0, skip = 0;

@@ -10,6 +10,6 @@ struct sentence_span {
 };
 
 /* Fills t->spans with the sentences of t->text. */
-candid_status sentences_split(struct tokenizer *t, candid_error *error);
+candid_status sentences_split(struct word_tokenizer *t, candid_error *error);
 
 #endif

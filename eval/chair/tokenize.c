@@ -411,7 +411,7 @@ static const struct {
 };
 
 /* Appends the words of t->sentence. */
-static candid_status sentence_words(struct tokenizer *t, struct words *out, candid_error *error) {
+static candid_status sentence_words(struct word_tokenizer *t, struct words *out, candid_error *error) {
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
         if (rules[i].only_from_39 && t->rules < TOKENIZER_NLTK39) {
             continue;
@@ -441,7 +441,7 @@ static candid_status sentence_words(struct tokenizer *t, struct words *out, cand
     return CANDID_OK;
 }
 
-candid_status tokenize(struct tokenizer *t, const char *text, struct words *out, candid_error *error) {
+candid_status tokenize(struct word_tokenizer *t, const char *text, struct words *out, candid_error *error) {
     words_clear(out);
     TRY(text32_decode(&t->text, text, strlen(text), error));
     TRY(text32_lower(&t->text, error));
@@ -456,10 +456,10 @@ candid_status tokenize(struct tokenizer *t, const char *text, struct words *out,
     return CANDID_OK;
 }
 
-void tokenizer_free(struct tokenizer *t) {
+void word_tokenizer_free(struct word_tokenizer *t) {
     text32_free(&t->text);
     text32_free(&t->sentence);
     text32_free(&t->spare);
     free(t->spans);
-    *t = (struct tokenizer){.rules = t->rules, .punkt = t->punkt};
+    *t = (struct word_tokenizer){.rules = t->rules, .punkt = t->punkt};
 }

@@ -39,8 +39,8 @@ struct punkt {
                                           they may begin one after a number or a single letter */
 };
 
-/* Reused from text to text. Start from {0}; release with tokenizer_free. */
-struct tokenizer {
+/* Reused from text to text. Start from {0}; release with word_tokenizer_free. */
+struct word_tokenizer {
     enum tokenizer_rules rules;
     const struct punkt *punkt; /* may be NULL */
     struct text32 text, sentence, spare;
@@ -49,8 +49,8 @@ struct tokenizer {
 };
 
 /* Replaces *out by the tokens of a text, which is put in lower case first. */
-candid_status tokenize(struct tokenizer *t, const char *text, struct words *out, candid_error *error);
+candid_status tokenize(struct word_tokenizer *t, const char *text, struct words *out, candid_error *error);
 
-void tokenizer_free(struct tokenizer *t);
+void word_tokenizer_free(struct word_tokenizer *t);
 
 #endif

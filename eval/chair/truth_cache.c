@@ -253,7 +253,7 @@ static candid_status check_sum(const char *text, size_t size, const char *label,
 candid_status chair_truth_parse(const char *text, size_t size, const char *label, struct chair_truth **out,
                                 candid_error *error) {
     *out = NULL;
-    size_t rest;
+    size_t rest = 0;
     TRY(check_sum(text, size, label, &rest, error));
     struct chair_truth *truth = calloc(1, sizeof *truth);
     char *copy = strndup(text, rest);

@@ -278,7 +278,7 @@ candid_status json_number(struct json_stream *s, double *out, candid_error *erro
 candid_status json_integer(struct json_stream *s, int64_t *out, candid_error *error) {
     json_peek(s);
     const char *start = s->at;
-    double value;
+    double value = 0;
     TRY(json_number(s, &value, error));
     if (!(value >= -9007199254740992.0 && value <= 9007199254740992.0) || value != (double)(int64_t)value) {
         s->at = start;

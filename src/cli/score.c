@@ -12,6 +12,7 @@ static const char help_text[] = "Usage: candid score BENCHMARK FILE... [options]
                                 "Scores answers that exist already, those of candid eval and those of other programs.\n"
                                 "\n"
                                 "  pope   yes or no to \"Is there a X in the image?\"\n"
+                                "  chair  objects in captions that are not in the image\n"
                                 "\n"
                                 "candid score BENCHMARK --help lists the options.\n";
 
@@ -24,6 +25,7 @@ int command_score(int argc, char **argv) {
         int (*run)(int argc, char **argv);
     } benchmarks[] = {
         {"pope", score_pope},
+        {"chair", score_chair},
     };
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         fputs(help_text, argc < 2 ? stderr : stdout);

@@ -7,6 +7,7 @@
 
 /* ---- benchmarks: argv[0] is the benchmark's name ---- */
 int score_pope(int argc, char **argv);
+int score_chair(int argc, char **argv);
 
 /* ---- arguments ---- */
 
