@@ -13,6 +13,16 @@
 #include "decode/strategies.h"
 #include "decode/text_stream.h"
 
+struct generation branch_reading(const struct generation *g, const struct branch_input *branch) {
+    struct generation b = *g;
+    b.seq = NULL;
+    b.prompt = branch->prompt;
+    b.images = branch->images;
+    b.visual_tokens = branch->visual_tokens;
+    b.plan = branch->plan;
+    return b;
+}
+
 void generated_free(struct generated *out) {
     for (int i = 0; i < out->n_answers; i++) {
         token_list_free(&out->answers[i].tokens);
@@ -189,9 +199,12 @@ static candid_status run_side_by_side(const struct generation *gs, int n, struct
     return CANDID_OK;
 }
 
+bool generates_side_by_side(const struct decoding *d) {
+    return d->answers == 1 && (d->strategy == STRATEGY_GREEDY || d->strategy == STRATEGY_SAMPLE);
+}
+
 candid_status generate_many(const struct generation *gs, int n, struct generated *outs, candid_error *error) {
-    const struct decoding *d = &gs->decoding;
-    const bool beside = d->answers == 1 && (d->strategy == STRATEGY_GREEDY || d->strategy == STRATEGY_SAMPLE);
+    const bool beside = generates_side_by_side(&gs->decoding);
     memset(outs, 0, (size_t)n * sizeof *outs);
     candid_status status = CANDID_OK;
     for (int done = 0, now; status == CANDID_OK && done < n; done += now) {

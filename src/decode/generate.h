@@ -98,6 +98,12 @@ candid_status generate(const struct generation *g, struct generated *out, candid
  */
 candid_status generate_many(const struct generation *gs, int n, struct generated *outs, candid_error *error);
 
+/* Whether generate_many() decodes the answers of several questions side by side. */
+bool generates_side_by_side(const struct decoding *d);
+
+/* What a branch of a generation reads, as a generation; its sequence is not set. */
+struct generation branch_reading(const struct generation *g, const struct branch_input *branch);
+
 void generated_free(struct generated *out);
 
 #endif

@@ -97,16 +97,6 @@ static candid_status make_room(struct group *group, size_t rows, candid_error *e
 
 /* ---- prompts ---------------------------------------------------------------------------------------- */
 
-/* What a branch reads, as a generation. */
-static struct generation reading(const struct generation *g, const struct branch_input *branch) {
-    struct generation b = *g;
-    b.prompt = branch->prompt;
-    b.images = branch->images;
-    b.visual_tokens = branch->visual_tokens;
-    b.plan = branch->plan;
-    return b;
-}
-
 /* A pass of few rows is computed by other kernels, which round differently: leave a branch more than that to read. */
 #define LEAST_OWN_ROWS (LLAMA_FEW_ROWS + 1)
 
@@ -138,7 +128,7 @@ static candid_status read_branch(struct group *group, struct lane *lane, struct 
     candid_status status = CANDID_OK;
     for (int q = 0; status == CANDID_OK && q < n; q++) {
         struct branch_input *branch = branch_of(group, lane, q);
-        bs[q] = reading(&group->g[q], branch);
+        bs[q] = branch_reading(&group->g[q], branch);
         status = fork_prefix(group, branch, q, &bs[q], &seqs[q], error);
         bs[q].seq = seqs[q];
     }

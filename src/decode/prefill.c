@@ -257,15 +257,18 @@ static candid_status prefill_packed(const struct generation *gs, int n, float *l
 
 candid_status prefill_many(const struct generation *gs, int n, float *logits, int *next_positions,
                            candid_error *error) {
-    bool text = n > 1;
-    for (int i = 0; text && i < n; i++) {
-        text = is_text_rest(&gs[i]);
-    }
-    if (text) {
-        return prefill_packed(gs, n, logits, next_positions, error);
-    }
-    for (int i = 0; i < n; i++) {
-        TRY(prefill(&gs[i], logits + (size_t)i * (size_t)gs->weights->n_vocab, &next_positions[i], error));
+    const size_t n_vocab = (size_t)gs->weights->n_vocab;
+    for (int done = 0, now; done < n; done += now) {
+        now = 0;
+        while (done + now < n && is_text_rest(&gs[done + now])) {
+            now++;
+        }
+        if (now > 1) {
+            TRY(prefill_packed(gs + done, now, logits + (size_t)done * n_vocab, next_positions + done, error));
+        } else {
+            now = 1;
+            TRY(prefill(&gs[done], logits + (size_t)done * n_vocab, &next_positions[done], error));
+        }
     }
     return CANDID_OK;
 }

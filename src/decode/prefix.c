@@ -5,6 +5,7 @@
 
 #include "core/status.h"
 #include "decode/prefill.h"
+#include "interventions/method.h"
 
 /* The first positions, at most `end`, whose keys and values no plan changes. */
 static int untouched(const struct plan *plan, int end) {
@@ -23,6 +24,30 @@ static int untouched(const struct plan *plan, int end) {
         n++;
     }
     return n;
+}
+
+/* Whether the method of a step needs the whole prompt before it can edit: what it measures there is compared. */
+static bool needs_whole(const struct plan_step *step) {
+    return step->kind == PLAN_PROBE_COLUMNS || step->kind == PLAN_PROBE_HEADS || step->kind == PLAN_PROBE_HIDDEN;
+}
+
+const char *prefix_blocker(const struct plan *plan, int shared) {
+    if (!plan || shared >= plan->n_prompt || (plan->row_sets[shared] & ROW_QUESTION)) {
+        return NULL; /* all up to the question is shared */
+    }
+    for (int i = 0; i < plan->n_steps; i++) {
+        const struct plan_step *step = &plan->steps[i];
+        const bool edits = step->kind < PLAN_PROBE_PEAKS && (step->rows & plan->row_sets[shared]);
+        if (step->owner && (needs_whole(step) || edits)) {
+            return step->owner->name;
+        }
+    }
+    for (int i = 0; i < plan->n_notes; i++) {
+        if (plan->notes[i].acts && plan->unlock_end > 0) {
+            return plan->notes[i].method->name;
+        }
+    }
+    return NULL;
 }
 
 static bool same_chunk(const struct generation *a, const struct prompt_chunk *x, const struct generation *b,

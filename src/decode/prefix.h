@@ -13,6 +13,9 @@ int prefix_shared(const struct generation *a, const struct generation *b, int le
 /* The same for all n prompts. */
 int prefix_shared_by_all(const struct generation *gs, int n, int least_own);
 
+/* The method because of which position `shared` of a prompt cannot be shared, or NULL. plan may be NULL. */
+const char *prefix_blocker(const struct plan *plan, int shared);
+
 /* Reads the first n_rows positions of the n prompts, the same in all of them, into `seq` (empty), and tells each of the
  * n plans what its probes would have seen there. */
 candid_status prefix_read(const struct generation *gs, int n, int n_rows, struct kv_seq *seq, candid_error *error);
