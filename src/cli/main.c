@@ -21,6 +21,9 @@ static const char usage[] = "candid - a vision-language runtime that says what i
                             "  candid methods [NAME]         list mitigation methods, or describe one\n"
                             "  candid config FILE            check a configuration, print what it switches on\n"
                             "  candid calibrate sinks|heads  find out about a model what some methods must know\n"
+                            "  candid score BENCHMARK FILE...\n"
+                            "                                score answers to a benchmark, whoever gave them\n"
+                            "  candid pope build|rules       make POPE's questions; list how its answers are read\n"
                             "  candid bench                  measure prefill, decode and image encoding\n"
                             "  candid COMMAND --help         options of a command\n"
                             "  candid --version\n"
@@ -47,7 +50,8 @@ int main(int argc, char **argv) {
         {"caption", command_caption},     {"ask", command_ask},           {"model", command_model},
         {"convert", command_convert},     {"quantize", command_quantize}, {"verify", command_verify},
         {"bench", command_bench},         {"config", command_config},     {"methods", command_methods},
-        {"calibrate", command_calibrate}, {"inspect", command_inspect},
+        {"calibrate", command_calibrate}, {"inspect", command_inspect},   {"score", command_score},
+        {"pope", command_pope},
     };
     if (argc < 2) {
         fputs(usage, stderr);
