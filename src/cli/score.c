@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/text.h"
+#include "eval/common/json_exact.h"
 
 static const char help_text[] = "Usage: candid score BENCHMARK FILE... [options]\n"
                                 "\n"
@@ -148,7 +149,7 @@ static char *summary_text(const char *benchmark, const struct eval_items *items,
     cJSON_AddNumberToObject(object, "questions", (double)items->n);
     cJSON_AddNumberToObject(object, "answered", (double)n_answered);
     cJSON_AddItemReferenceToObject(object, "scores", scores->summary);
-    char *text = cJSON_Print(object);
+    char *text = json_print_exact(object, true);
     cJSON_Delete(object);
     return text;
 }
@@ -159,7 +160,7 @@ static bool print_verdicts(FILE *to, const struct eval_scores *scores) {
         if (!scores->verdicts[i]) {
             continue;
         }
-        char *text = cJSON_PrintUnformatted(scores->verdicts[i]);
+        char *text = json_print_exact(scores->verdicts[i], false);
         ok = text && fprintf(to, "{\"index\":%zu%s%s\n", i, text[1] == '}' ? "" : ",", text + 1) > 0;
         cJSON_free(text);
     }

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "eval/common/json_exact.h"
 #include "eval/common/json_objects.h"
 #include "eval/common/python_float.h"
 #include "eval/common/python_text.h"
@@ -126,12 +127,26 @@ static void objects(void **state) {
     cJSON_Delete(text);
 }
 
+static void exact_json(void **state) {
+    cJSON *list = cJSON_CreateArray();
+    static const double values[] = {0.1 + 0.2, 0.5199999999999999, 3, -7, 1e300, 4294967297.0, NAN, 0.5};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        cJSON *object = cJSON_CreateObject();
+        cJSON_AddNumberToObject(object, "x", values[i]);
+        cJSON_AddItemToArray(list, object);
+    }
+    char *text = json_print_exact(list, false);
+    assert_string_equal(text, "[{\"x\":0.30000000000000004},{\"x\":0.5199999999999999},{\"x\":3},{\"x\":-7},"
+                              "{\"x\":1e+300},{\"x\":4294967297.0},{\"x\":null},{\"x\":0.5}]");
+    cJSON_free(text);
+    assert_true(cJSON_IsNumber(cJSON_GetArrayItem(list, 0)->child)); /* the tree stays as it was */
+    cJSON_Delete(list);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(checksums),
-        cmocka_unit_test(floats),
-        cmocka_unit_test(spaces),
-        cmocka_unit_test(objects),
+        cmocka_unit_test(checksums), cmocka_unit_test(floats),     cmocka_unit_test(spaces),
+        cmocka_unit_test(objects),   cmocka_unit_test(exact_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
