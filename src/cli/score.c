@@ -12,6 +12,7 @@ static const char help_text[] = "Usage: candid score BENCHMARK FILE... [options]
                                 "Scores answers that exist already, those of candid eval and those of other programs.\n"
                                 "\n"
                                 "  pope   yes or no to \"Is there a X in the image?\"\n"
+                                "  chair  objects in captions that are not in the image\n"
                                 "\n"
                                 "candid score BENCHMARK --help lists the options.\n";
 
@@ -24,6 +25,7 @@ int command_score(int argc, char **argv) {
         int (*run)(int argc, char **argv);
     } benchmarks[] = {
         {"pope", score_pope},
+        {"chair", score_chair},
     };
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         fputs(help_text, argc < 2 ? stderr : stdout);
@@ -154,7 +156,7 @@ static char *summary_text(const char *benchmark, const struct eval_items *items,
     return text;
 }
 
-static bool print_verdicts(FILE *to, const struct eval_scores *scores) {
+bool score_print_verdicts(FILE *to, const struct eval_scores *scores) {
     bool ok = true;
     for (size_t i = 0; ok && i < scores->n; i++) {
         if (!scores->verdicts[i]) {
@@ -184,7 +186,7 @@ int score_write(const struct score_output *output, const char *benchmark, const 
         }
         FILE *file = open_output(path);
         char *text = file && !which ? summary_text(benchmark, items, scores) : NULL;
-        bool ok = file && (which ? print_verdicts(file, scores) : text && fprintf(file, "%s\n", text) > 0);
+        bool ok = file && (which ? score_print_verdicts(file, scores) : text && fprintf(file, "%s\n", text) > 0);
         cJSON_free(text);
         ok = (!file || close_output(file)) && ok;
         if (!ok) {
