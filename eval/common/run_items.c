@@ -78,3 +78,11 @@ candid_status run_read_items(const char *path, struct eval_items *items, candid_
     json_objects_free(&file);
     return status;
 }
+
+candid_status run_recognise(const char *path, bool *is_run, candid_error *error) {
+    struct json_objects file;
+    TRY(json_objects_read(path, &file, error));
+    *is_run = json_find(file.items[0], "index") != NULL;
+    json_objects_free(&file);
+    return CANDID_OK;
+}

@@ -8,4 +8,7 @@
  * answer; one without both, or two with the same index, are a CANDID_ERROR_FORMAT. */
 candid_status run_read_items(const char *path, struct eval_items *items, candid_error *error);
 
+/* Whether the file's first object has an "index", as the answers of candid eval do. */
+candid_status run_recognise(const char *path, bool *is_run, candid_error *error);
+
 #endif
