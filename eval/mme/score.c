@@ -36,6 +36,7 @@ static size_t take_prefix(const char *text, size_t size, const char *left_out, c
             break;
         }
         n_characters += begins;
+        n_characters += begins && strncmp(text + i, "\u0130", 2) == 0; /* "İ" in lower case is two in Python */
         prefix[n++] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + 'a' - 'A') : text[i];
     }
     prefix[n] = '\0';

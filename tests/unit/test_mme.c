@@ -39,6 +39,7 @@ static void answers(void **state) {
     assert_string_equal(mme_read_answer("lmms-eval", "   y."), "yes");
     assert_string_equal(mme_read_answer("lmms-eval", "...no"), "no");
     assert_string_equal(mme_read_answer("official", "...no"), "other");
+    assert_string_equal(mme_read_answer("official", "aİno"), "other"); /* its lower case is two characters */
     assert_null(mme_read_answer("mine", "yes"));
 }
 
