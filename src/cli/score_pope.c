@@ -119,13 +119,7 @@ static int score(const struct pope_arguments *a, struct eval_items *items) {
         complain("%s", error.message);
         return EXIT_ITEM;
     }
-    size_t n_failed = 0;
-    for (size_t i = 0; i < items->n; i++) {
-        n_failed += !items->items[i].answer;
-    }
-    if (n_failed > 0) {
-        complain("%zu of %zu questions have no answer and do not count", n_failed, items->n);
-    }
+    const size_t n_failed = score_count_failed(items);
     score_print_sources(items);
     printf("%zu questions spell \"imange\"\n\n", pope_count_imange(items, 0, items->n));
     score_pope_print(scores.summary);
