@@ -29,6 +29,7 @@ int command_config(int argc, char **argv);
 int command_methods(int argc, char **argv);
 int command_calibrate(int argc, char **argv);
 int command_inspect(int argc, char **argv);
+int command_report(int argc, char **argv);
 
 /* What `candid caption` and `candid inspect` ask without -q. */
 #define CAPTION_PROMPT "Please help me describe the image in detail."
