@@ -171,7 +171,7 @@ static candid_status find_splits(struct report_group *g, size_t first, candid_er
     size_t unused;
     for (size_t i = 0; i < g->n_items; i++) {
         const char *split = report_item(g, first, i)->split;
-        TRY(add_split(g, split ? split : "", &g->split[i], error));
+        TRY(add_split(g, split ? split : g->rules->yes_no ? "all" : "", &g->split[i], error));
     }
     const cJSON *splits = report_summary(g->runs[0], "scores.splits");
     splits = splits ? splits : report_summary(g->runs[0], "scores.subtasks");

@@ -8,6 +8,7 @@
 #include "core/text.h"
 #include "eval/report/align.h"
 #include "eval/report/curve.h"
+#include "eval/report/intervals.h"
 #include "eval/report/rules.h"
 
 const struct eval_item *report_item(const struct report_group *g, size_t run, size_t i) {
@@ -71,7 +72,7 @@ static candid_status count_all(const struct report_group *g, size_t n_counts, do
 
 /* Scores of the run's summary hold where all its answers are compared: a scorer may round or count by rules of its own.
  */
-static candid_status take_summary(struct report_group *g, size_t run, double *values, candid_error *error) {
+static candid_status take_summary(struct report_group *g, size_t run, candid_error *error) {
     size_t answered = 0;
     for (size_t i = 0; i < g->runs[run]->questions.n; i++) {
         answered += g->runs[run]->verdicts[i] != NULL;
@@ -81,115 +82,42 @@ static candid_status take_summary(struct report_group *g, size_t run, double *va
     }
     bool warned = false;
     for (size_t m = 0; m < g->n_metrics; m++) {
-        char path[128] = "", whole[160];
-        double scale = 1.0;
-        g->rules->path(g, m, path, &scale);
+        char path[128], whole[160];
+        g->rules->path(g, m, path);
         snprintf(whole, sizeof whole, "scores.%s", path);
-        const double stored = report_summary_number(g->runs[run], whole) * scale, counted = values[m];
+        double *value = &g->values[run * g->n_metrics + m].value;
+        const double stored = report_summary_number(g->runs[run], whole), counted = *value;
         if (isnan(stored)) {
             continue;
         }
-        values[m] = stored;
-        if (!warned && g->metrics[m].main && fabs(stored - counted) > (scale == 1.0 ? 1e-6 : 2e-3)) {
+        *value = stored;
+        if (!warned && g->metrics[m].main && g->metrics[m].better != 0 && fabs(stored - counted) > 1e-6) {
             warned = true;
-            TRY(align_warn(g, error,
-                           "%s: its summary says %s %.6g, its verdicts %.6g. Was it scored again by another rule?",
-                           g->runs[run]->name, g->metrics[m].key, stored, counted));
+            TRY(align_warn(g, error, "%s: its summary says %s %.6g, its verdicts make %.6g.", g->runs[run]->name,
+                           g->metrics[m].key, stored, counted));
         }
     }
     return CANDID_OK;
 }
 
-static candid_status measure_all(struct report_group *g, size_t n_counts, const double *counts, candid_error *error) {
-    double *sums = calloc(n_counts + 1, sizeof *sums), *of = calloc(g->n_metrics + 1, sizeof *of);
-    candid_status status = sums && of ? CANDID_OK : fail_memory(error, "the metrics", n_counts * sizeof *sums);
-    for (size_t r = 0; r < g->n_runs && status == CANDID_OK; r++) {
-        memset(sums, 0, n_counts * sizeof *sums);
-        for (size_t u = 0; u < g->n_units; u++) {
-            for (size_t k = 0; k < n_counts; k++) {
-                sums[k] += counts[(r * g->n_units + u) * n_counts + k];
-            }
-        }
-        g->rules->measure(g, sums, of);
-        status = take_summary(g, r, of, error);
-        for (size_t m = 0; m < g->n_metrics; m++) {
-            g->values[r * g->n_metrics + m].value = of[m];
-        }
-    }
-    free(sums);
-    free(of);
-    return status;
-}
-
-/* p of McNemar's test on the questions of a split ("mean", "total": all). */
-static double mcnemar(const struct report_group *g, size_t run, const char *split, bool all) {
-    size_t only_run = 0, only_baseline = 0;
-    for (size_t i = 0; i < g->n_items; i++) {
-        const cJSON *a = json_find(report_verdict(g, run, i), "correct");
-        const cJSON *b = json_find(report_verdict(g, g->baseline, i), "correct");
-        if (a && b && (all || strcmp(g->splits[g->split[i]], split) == 0)) {
-            only_run += cJSON_IsTrue(a) && !cJSON_IsTrue(b);
-            only_baseline += !cJSON_IsTrue(a) && cJSON_IsTrue(b);
-        }
-    }
-    return intervals_mcnemar(only_run, only_baseline);
-}
-
-static void take_intervals(struct report_group *g, const struct interval *intervals) {
-    for (size_t r = 0; r < g->n_runs; r++) {
-        for (size_t m = 0; m < g->n_metrics; m++) {
-            const struct interval *from = &intervals[r * g->n_metrics + m];
-            const struct report_metric *metric = &g->metrics[m];
-            struct report_value *v = &g->values[r * g->n_metrics + m];
-            v->low = from->low;
-            v->high = from->high;
-            v->difference = v->difference_low = v->difference_high = v->p = NAN;
-            if (g->baseline == SIZE_MAX || r == g->baseline) {
-                continue;
-            }
-            v->difference = v->value - report_value(g, g->baseline, m)->value;
-            v->difference_low = from->difference_low;
-            v->difference_high = from->difference_high;
-            v->p = from->p;
-            const bool of_answers = strcmp(metric->key, "accuracy") == 0 || strcmp(metric->key, "acc") == 0;
-            if (g->rules->yes_no && of_answers && g->runs[r]->has_answers && g->runs[g->baseline]->has_answers) {
-                const bool all = strcmp(metric->split, "mean") == 0 || strcmp(metric->split, "total") == 0;
-                v->p = mcnemar(g, r, metric->split, all);
-            }
-        }
-    }
-}
-
 static candid_status compute(struct report_group *g, const struct report_options *o, candid_error *error) {
     TRY(g->rules->prepare(g, error));
-    const size_t n_counts = g->rules->n_counts(g), n_values = g->n_runs * g->n_metrics;
-    g->values = calloc(n_values + 1, sizeof *g->values);
+    const size_t n_counts = g->rules->n_counts(g);
+    g->values = calloc(g->n_runs * g->n_metrics + 1, sizeof *g->values);
     double *counts = calloc(g->n_runs * g->n_units * n_counts + 1, sizeof *counts);
-    struct interval *intervals = calloc(n_values + 1, sizeof *intervals);
     candid_status status = CANDID_OK;
-    if (!g->values || !counts || !intervals) {
-        status = fail_memory(error, "the metrics", n_values * sizeof *g->values);
+    if (!g->values || !counts) {
+        status = fail_memory(error, "the metrics", g->n_runs * g->n_units * n_counts * sizeof *counts);
         goto end;
     }
     TRY_GOTO(count_all(g, n_counts, counts, error), status, end);
-    TRY_GOTO(measure_all(g, n_counts, counts, error), status, end);
-    const struct intervals_problem problem = {
-        .counts = counts,
-        .n_runs = g->n_runs,
-        .n_units = g->n_units,
-        .n_counts = n_counts,
-        .n_metrics = g->n_metrics,
-        .baseline = g->baseline,
-        .measure = g->rules->measure,
-        .context = g,
-        .resamples = o->resamples,
-        .seed = o->seed,
-    };
-    TRY_GOTO(intervals_bootstrap(&problem, intervals, error), status, end);
-    take_intervals(g, intervals);
+    TRY_GOTO(intervals_find(g, counts, n_counts, o, error), status, end);
+    for (size_t r = 0; r < g->n_runs; r++) {
+        TRY_GOTO(take_summary(g, r, error), status, end);
+    }
+    status = intervals_compare(g, error);
 end:
     free(counts);
-    free(intervals);
     return status;
 }
 

@@ -162,44 +162,11 @@ static candid_status write_scatter(FILE *f, const struct report *report, const s
     return status;
 }
 
-/* What a gain costs: time per question against the difference of the leading metric. */
-static candid_status write_cost(FILE *f, const struct report *report, const struct report_group *g, size_t metric,
-                                const char *gain, candid_error *error) {
-    if (g->baseline == SIZE_MAX || metric == SIZE_MAX || g->n_runs < 2) {
-        return CANDID_OK;
-    }
-    struct points points;
-    TRY(points_make(report, g, &points, error));
-    size_t known = 0;
-    for (size_t r = 0; r < g->n_runs; r++) {
-        const struct report_value *v = report_value(g, r, metric);
-        const double difference = r == g->baseline ? 0.0 : v->difference;
-        points.point[r].x = g->costs[r].relative;
-        points.point[r].y = in_unit(&g->metrics[metric], g->metrics[metric].better < 0 ? -difference : difference);
-        known += !isnan(points.point[r].x) && r != g->baseline;
-    }
-    if (known > 0) {
-        svg_write_scatter(f, &(struct svg_scatter){
-                                 .title = "Cost against gain",
-                                 .about = "Time per question relative to the baseline, against the improvement on it.",
-                                 .x_name = "time per question, baseline = 1",
-                                 .y_name = gain,
-                                 .better = "Upper left is better: more gain for less time.",
-                                 .points = points.point,
-                                 .n = g->n_runs,
-                                 .zero_line = true,
-                             });
-    }
-    points_free(&points);
-    return CANDID_OK;
-}
-
 /* ---- benchmarks ---------------------------------------------------------------------------------- */
 
 static candid_status pope_charts(FILE *f, const struct report *report, const struct report_group *g,
                                  candid_error *error) {
     const char *lead = g->n_splits > 1 ? "mean" : g->splits[0];
-    const size_t accuracy = report_metric_find(g, lead, "accuracy");
     size_t *splits = malloc((g->n_splits + 1) * sizeof *splits);
     if (!splits) {
         return fail_memory(error, "a chart", g->n_splits * sizeof *splits);
@@ -207,6 +174,7 @@ static candid_status pope_charts(FILE *f, const struct report *report, const str
     for (size_t s = 0; s < g->n_splits; s++) {
         splits[s] = report_metric_find(g, g->splits[s], "accuracy");
     }
+    fputs("<div class=\"charts two\">\n", f);
     const candid_status status = write_bars(f, report, g, splits, g->n_splits, "Accuracy", NAN, error);
     free(splits);
     TRY(status);
@@ -221,9 +189,10 @@ static candid_status pope_charts(FILE *f, const struct report *report, const str
             .better = "Upper right is better. A method that only says yes less often moves to the upper left.",
         },
         error));
-    TRY(write_metric(f, report, g, lead, "yes_ratio", "Yes ratio", 50, error));
     TRY(write_metric(f, report, g, lead, "f1", "F1", NAN, error));
-    return write_cost(f, report, g, accuracy, "gain of accuracy, points", error);
+    TRY(write_metric(f, report, g, lead, "yes_ratio", "Yes ratio", 50, error));
+    fputs("</div>\n", f);
+    return CANDID_OK;
 }
 
 static candid_status chair_charts(FILE *f, const struct report *report, const struct report_group *g,
@@ -239,47 +208,88 @@ static candid_status chair_charts(FILE *f, const struct report *report, const st
         .better = "Lower right is better. Curves: the same captions cut after 1, 2, 3 … words. A low CHAIR bought by "
                   "short captions is no gain: it lies on the baseline's curve.",
     };
+    fputs("<div class=\"charts two\">\n", f);
     TRY(write_scatter(f, report, g, recall, chair_i, true, chart, error));
     chart.title = "CHAIR_i against length";
     chart.about = "Share of hallucinated mentions against the mean length of captions.";
     chart.x_name = "mean length, words";
     chart.better = "Below the baseline's curve: fewer hallucinations at equal length.";
     TRY(write_scatter(f, report, g, length, chair_i, true, chart, error));
+    fputs("</div>\n<div class=\"charts three\">\n", f);
     TRY(write_metric(f, report, g, "", "chair_s", "CHAIR_s: captions with a hallucination", NAN, error));
     TRY(write_metric(f, report, g, "", "chair_i", "CHAIR_i: hallucinated mentions", NAN, error));
     TRY(write_metric(f, report, g, "", "recall", "Recall of true objects", NAN, error));
-    return write_cost(f, report, g, chair_i, "reduction of CHAIR_i, points", error);
+    fputs("</div>\n", f);
+    return CANDID_OK;
 }
 
 static candid_status main_charts(FILE *f, const struct report *report, const struct report_group *g,
                                  candid_error *error) {
-    size_t lead = SIZE_MAX;
+    fputs("<div class=\"charts three\">\n", f);
     for (size_t m = 0; m < g->n_metrics; m++) {
         bool known = false;
         for (size_t r = 0; r < g->n_runs; r++) {
             known = known || !isnan(report_value(g, r, m)->value);
         }
-        if (!g->metrics[m].main || !known) {
-            continue;
+        if (g->metrics[m].main && known) {
+            const char *split = g->metrics[m].split;
+            char title[160];
+            snprintf(title, sizeof title, "%s%s%s%s", g->metrics[m].name, split[0] ? " (" : "", split,
+                     split[0] ? ")" : "");
+            TRY(write_bars(f, report, g, &m, 1, title, NAN, error));
         }
-        lead = lead == SIZE_MAX && g->metrics[m].better != 0 ? m : lead;
-        char title[160];
-        snprintf(title, sizeof title, "%s%s%s%s", g->metrics[m].name, g->metrics[m].split[0] ? " (" : "",
-                 g->metrics[m].split, g->metrics[m].split[0] ? ")" : "");
-        TRY(write_bars(f, report, g, &m, 1, title, NAN, error));
     }
-    return write_cost(f, report, g, lead, "gain", error);
+    fputs("</div>\n", f);
+    return CANDID_OK;
 }
 
 candid_status page_charts(FILE *f, const struct report *report, const struct report_group *g, candid_error *error) {
-    fputs("<div class=charts>\n", f);
     if (g->rules == &report_pope && g->n_splits > 0) {
-        TRY(pope_charts(f, report, g, error));
-    } else if (g->rules == &report_chair) {
-        TRY(chair_charts(f, report, g, error));
-    } else {
-        TRY(main_charts(f, report, g, error));
+        return pope_charts(f, report, g, error);
     }
-    fputs("</div>\n", f);
+    return g->rules == &report_chair ? chair_charts(f, report, g, error) : main_charts(f, report, g, error);
+}
+
+/* ---- cost ---------------------------------------------------------------------------------------- */
+
+/* The metric that a gain is read off: CHAIR_i, else the first with a direction. */
+static size_t leading_metric(const struct report_group *g) {
+    size_t m = g->rules == &report_chair ? report_metric_find(g, "", "chair_i") : 0;
+    while (m < g->n_metrics && g->metrics[m].better == 0) {
+        m++;
+    }
+    return m;
+}
+
+candid_status page_cost_chart(FILE *f, const struct report *report, const struct report_group *g, candid_error *error) {
+    const size_t lead = leading_metric(g);
+    if (g->baseline == SIZE_MAX || lead >= g->n_metrics) {
+        return CANDID_OK;
+    }
+    const struct report_metric *m = &g->metrics[lead];
+    char gain[96];
+    snprintf(gain, sizeof gain, "%s of %s, points", m->better < 0 ? "reduction" : "gain", m->name);
+    struct points points;
+    TRY(points_make(report, g, &points, error));
+    bool known = false;
+    for (size_t r = 0; r < g->n_runs; r++) {
+        const double difference = r == g->baseline ? 0.0 : report_value(g, r, lead)->difference;
+        points.point[r].x = g->costs[r].relative;
+        points.point[r].y = in_unit(m, difference * m->better);
+        known = known || (r != g->baseline && !isnan(points.point[r].x) && !isnan(difference));
+    }
+    if (known) {
+        svg_write_scatter(f, &(struct svg_scatter){
+                                 .title = "Cost against gain",
+                                 .about = "Time per question relative to the baseline, against the improvement on it.",
+                                 .x_name = "time per question, baseline = 1",
+                                 .y_name = gain,
+                                 .better = "Upper left is better: more gain for less time.",
+                                 .points = points.point,
+                                 .n = g->n_runs,
+                                 .zero_line = true,
+                             });
+    }
+    points_free(&points);
     return CANDID_OK;
 }

@@ -38,7 +38,11 @@ static void print_value(const cJSON *item, char buffer[72]) {
 
 /* "greedy: pad; vhr, vcd: crop": the runs by value. Returns false when all agree. */
 static bool describe_difference(const struct report_group *g, const char *path, char *out, size_t size) {
+    const bool of_scores = strncmp(path, "scores.", 7) == 0; /* scores alone know nothing else */
     bool differs = false, *told = calloc(g->n_runs, sizeof *told);
+    for (size_t r = 0; told && r < g->n_runs; r++) {
+        told[r] = !of_scores && !g->runs[r]->has_answers;
+    }
     size_t used = 0;
     for (size_t r = 0; told && r < g->n_runs; r++) {
         const cJSON *value = report_summary(g->runs[r], path);
@@ -46,10 +50,13 @@ static bool describe_difference(const struct report_group *g, const char *path, 
             continue;
         }
         for (size_t other = r; other < g->n_runs; other++) {
+            if (told[other]) {
+                continue;
+            }
             const cJSON *same = report_summary(g->runs[other], path);
             if ((!value && !same) || (value && same && cJSON_Compare(value, same, true))) {
                 struct printable name;
-                const int n = snprintf(out + used, size - used, "%s%s", other == r ? (r > 0 ? "; " : "") : ", ",
+                const int n = snprintf(out + used, size - used, "%s%s", other == r ? (used > 0 ? "; " : "") : ", ",
                                        printable_string(&name, g->runs[other]->name));
                 used = n > 0 && (size_t)n < size - used ? used + (size_t)n : size - 1;
                 told[other] = true;
@@ -66,11 +73,16 @@ static bool describe_difference(const struct report_group *g, const char *path, 
     return differs;
 }
 
+static const cJSON *sources_of(const struct report_run *run) {
+    const cJSON *sources = report_summary(run, "data.sources");
+    return sources ? sources : report_summary(run, "sources");
+}
+
 /* Whether the question files are the same, by checksum. */
 static bool sources_differ(const struct report_group *g) {
-    const cJSON *first = report_summary(g->runs[0], "data.sources");
+    const cJSON *first = sources_of(g->runs[0]);
     for (size_t r = 1; r < g->n_runs; r++) {
-        const cJSON *a = first ? first->child : NULL, *list = report_summary(g->runs[r], "data.sources");
+        const cJSON *a = first ? first->child : NULL, *list = sources_of(g->runs[r]);
         const cJSON *b = list ? list->child : NULL;
         for (; a && b; a = a->next, b = b->next) {
             const char *x = cJSON_GetStringValue(json_find(a, "sha256")),
@@ -169,7 +181,9 @@ candid_status align_check(struct report_group *g, candid_error *error) {
                            unjudged > 1 ? "s" : ""));
         }
         if (!run->has_answers) {
-            TRY(align_warn(g, error, "%s has scores without answers: no intervals, no tests.", run->name));
+            TRY(align_warn(g, error,
+                           "%s has scores without answers: no intervals, no tests, and how it was run is not known.",
+                           run->name));
         }
     }
     if (g->baseline == SIZE_MAX && g->n_runs > 1) {

@@ -282,10 +282,12 @@ static void write_number(FILE *f, int decimals, double value) {
     fputs("</b>", f);
 }
 
-static void write_costs(FILE *f, const struct report *report, const struct report_group *g) {
-    fputs("<h3>Cost</h3>\n<div class=wide><table class=scores><thead><tr><th scope=col>Method<th scope=col>Questions/s"
-          "<th scope=col>Time, × baseline<th scope=col>Tokens/s<th scope=col>Tokens prefilled<th scope=col>… reused"
-          "<th scope=col>Tokens generated<th scope=col>Images encoded</thead><tbody>\n",
+static candid_status write_costs(FILE *f, const struct report *report, const struct report_group *g,
+                                 candid_error *error) {
+    fputs("<h3>Cost</h3>\n<div class=\"charts costs\"><div class=wide><table class=scores><thead><tr><th "
+          "scope=col>Method<th scope=col>Questions/s"
+          "<th scope=col>× time<th scope=col>Tokens/s<th scope=col>Prefilled<th scope=col>Reused"
+          "<th scope=col>Generated<th scope=col>Images</thead><tbody>\n",
           f);
     for (size_t r = 0; r < g->n_runs; r++) {
         const struct report_cost *c = &g->costs[r];
@@ -301,7 +303,12 @@ static void write_costs(FILE *f, const struct report *report, const struct repor
         }
         fputc('\n', f);
     }
-    fputs("</tbody></table></div>\n", f);
+    fputs("</tbody></table><p class=quiet>× time: per question, in that of the baseline. Prefilled, reused, generated: "
+          "tokens of all questions. Images: passes of the image encoder.</p></div>\n",
+          f);
+    TRY(page_cost_chart(f, report, g, error));
+    fputs("</div>\n", f);
+    return CANDID_OK;
 }
 
 static void write_legend(FILE *f, const struct report *report, const struct report_group *g) {
@@ -327,16 +334,30 @@ static void write_legend(FILE *f, const struct report *report, const struct repo
 
 /* ---- page ---------------------------------------------------------------------------------------- */
 
+/* The title given, or "POPE and CHAIR: candid-demo". */
+static void write_title(FILE *f, const struct report *report) {
+    if (report->options.title) {
+        write_html(f, report->options.title);
+        return;
+    }
+    for (size_t i = 0; i < report->n_groups; i++) {
+        fputs(i == 0 ? "" : i + 1 < report->n_groups ? ", " : " and ", f);
+        write_html(f, title_of(&report->groups[i]));
+    }
+    const char *model = report_summary_string(report->runs[0], "model.name");
+    fputs(model ? ": " : "", f);
+    write_html(f, model ? model : "");
+}
+
 static void write_head(FILE *f, const struct report *report) {
-    const char *title = report->options.title ? report->options.title : "What it says, and what is there";
     fputs("<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
           "<meta name=viewport content=\"width=device-width,initial-scale=1\">"
           "<meta name=color-scheme content=\"light dark\"><title>",
           f);
-    write_html(f, title);
+    write_title(f, report);
     fprintf(f, "</title>\n<style>%s</style></head><body>\n<header><p class=brand>candid report</p><h1>",
             report_page_css);
-    write_html(f, title);
+    write_title(f, report);
     fputs("</h1><p>", f);
     const struct report_run *run = report->runs[0];
     const char *parts[] = {report_summary_string(run, "model.name"), report_summary_string(run, "binary.version"),
@@ -372,7 +393,7 @@ candid_status report_write_html(const struct report *report, FILE *f, candid_err
         write_tables(f, report, g);
         write_legend(f, report, g);
         TRY(page_charts(f, report, g, error));
-        write_costs(f, report, g);
+        TRY(write_costs(f, report, g, error));
         write_setup(f, g);
         fputs("</section>\n", f);
     }

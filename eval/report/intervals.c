@@ -1,125 +1,133 @@
-/* Bootstrap and McNemar's test. */
+/* Intervals by the bootstrap over images; differences paired by image, of accuracy also by question (McNemar). */
 #include "eval/report/intervals.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/rng.h"
 #include "core/status.h"
+#include "eval/report/rules.h"
+#include "eval/stats/stats.h"
 
-static int by_value(const void *a, const void *b) {
-    const double x = *(const double *)a, *y = b;
-    return x < *y ? -1 : x > *y;
+/* Which metric of which group a stats_metric is. */
+struct metric_context {
+    const struct report_group *g;
+    size_t metric;
+};
+
+static double metric_value(const double *sums, const void *context) {
+    const struct metric_context *c = context;
+    return c->g->rules->value(c->g, c->metric, sums);
 }
 
-/* The q quantile of sorted values [n], n > 0, linear between neighbours. */
-static double quantile(const double *sorted, size_t n, double q) {
-    const double at = q * (double)(n - 1);
-    const size_t i = (size_t)at;
-    return i + 1 < n ? sorted[i] + (at - (double)i) * (sorted[i + 1] - sorted[i]) : sorted[i];
-}
-
-/* Sorts what is defined of values [n] to the front; returns how many. */
-static size_t sort_defined(double *values, size_t n) {
-    size_t defined = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (!isnan(values[i])) {
-            values[defined++] = values[i];
-        }
-    }
-    qsort(values, defined, sizeof *values, by_value);
-    return defined;
-}
-
-/* draws [resamples]: differences in, sorted out. */
-static void summarise_difference(double *draws, size_t resamples, struct interval *out) {
-    const size_t n = sort_defined(draws, resamples);
-    size_t below = 0, above = 0;
-    for (size_t i = 0; i < n; i++) {
-        below += draws[i] <= 0.0;
-        above += draws[i] >= 0.0;
-    }
-    if (n > 0) {
-        out->difference_low = quantile(draws, n, 0.025);
-        out->difference_high = quantile(draws, n, 0.975);
-        const double p = 2.0 * (double)(1 + (below < above ? below : above)) / (double)(n + 1);
-        out->p = p < 1.0 ? p : 1.0;
-    }
-}
-
-/* values [n_runs][n_metrics][resamples] */
-static void resample_all(const struct intervals_problem *p, size_t *draw, double *sums, double *of, double *values) {
-    struct rng rng;
-    rng_seed(&rng, p->seed);
-    for (size_t b = 0; b < p->resamples; b++) {
-        for (size_t u = 0; u < p->n_units; u++) {
-            draw[u] = (size_t)rng_below(&rng, p->n_units);
-        }
-        for (size_t run = 0; run < p->n_runs; run++) {
-            const double *counts = p->counts + run * p->n_units * p->n_counts;
-            memset(sums, 0, p->n_counts * sizeof *sums);
-            for (size_t u = 0; u < p->n_units; u++) {
-                const double *c = counts + draw[u] * p->n_counts;
-                for (size_t k = 0; k < p->n_counts; k++) {
-                    sums[k] += c[k];
-                }
+static void set_values(struct report_group *g, const double *counts, size_t n_counts, double *sums) {
+    for (size_t r = 0; r < g->n_runs; r++) {
+        memset(sums, 0, n_counts * sizeof *sums);
+        for (size_t u = 0; u < g->n_units; u++) {
+            for (size_t k = 0; k < n_counts; k++) {
+                sums[k] += counts[(r * g->n_units + u) * n_counts + k];
             }
-            p->measure(p->context, sums, of);
-            for (size_t m = 0; m < p->n_metrics; m++) {
-                values[(run * p->n_metrics + m) * p->resamples + b] = of[m];
-            }
+        }
+        for (size_t m = 0; m < g->n_metrics; m++) {
+            g->values[r * g->n_metrics + m] =
+                (struct report_value){g->rules->value(g, m, sums), NAN, NAN, NAN, NAN, NAN, NAN};
         }
     }
 }
 
-candid_status intervals_bootstrap(const struct intervals_problem *p, struct interval *out, candid_error *error) {
-    const size_t n_series = p->n_runs * p->n_metrics, n = p->resamples;
-    for (size_t i = 0; i < n_series; i++) {
-        out[i] = (struct interval){NAN, NAN, NAN, NAN, NAN};
-    }
-    if (n_series == 0 || n == 0 || p->n_units == 0) {
-        return CANDID_OK;
-    }
-    double *values =
-        n_series > SIZE_MAX / sizeof(double) / (n + 1) ? NULL : malloc((n_series + 1) * n * sizeof *values);
-    double *sums = malloc((p->n_counts + p->n_metrics + 1) * sizeof *sums);
-    size_t *draw = malloc(p->n_units * sizeof *draw);
-    candid_status status = CANDID_OK;
-    if (values && sums && draw) {
-        resample_all(p, draw, sums, sums + p->n_counts, values);
-        double *scratch = values + n_series * n;
-        const double *base = p->baseline < p->n_runs ? values + p->baseline * p->n_metrics * n : NULL;
-        for (size_t i = 0; base && i < n_series; i++) { /* before the baseline is sorted */
-            for (size_t b = 0; b < n; b++) {
-                scratch[b] = values[i * n + b] - base[i % p->n_metrics * n + b];
-            }
-            if (i / p->n_metrics != p->baseline) {
-                summarise_difference(scratch, n, &out[i]);
-            }
+static candid_status resample(struct report_group *g, const double *counts, size_t n_counts,
+                              const struct report_options *o, const struct stats_metric *metrics, candid_error *error) {
+    const struct stats_options options = {.n_resamples = (int)o->resamples, .seed = o->seed};
+    const size_t size = g->n_units * n_counts;
+    const bool compared = g->baseline != SIZE_MAX && g->runs[g->baseline]->has_answers;
+    struct stats_difference *all = calloc(g->n_metrics, sizeof *all);
+    struct stats_interval *alone = calloc(g->n_metrics, sizeof *alone);
+    candid_status status = all && alone ? CANDID_OK : fail_memory(error, "the intervals", g->n_metrics * sizeof *all);
+    for (size_t r = 0; r < g->n_runs && status == CANDID_OK; r++) {
+        const struct stats_data data = {.counts = counts + r * size, .n = g->n_units, .n_counts = n_counts};
+        const bool paired = compared && r != g->baseline;
+        if (!g->runs[r]->has_answers) {
+            continue;
         }
-        for (size_t i = 0; i < n_series; i++) {
-            const size_t defined = sort_defined(values + i * n, n);
-            if (defined > 0) {
-                out[i].low = quantile(values + i * n, defined, 0.025);
-                out[i].high = quantile(values + i * n, defined, 0.975);
-            }
+        status = paired ? stats_compare(&data, counts + g->baseline * size, counts + r * size, metrics, g->n_metrics,
+                                        &options, all, error)
+                        : stats_bootstrap(&data, metrics, g->n_metrics, &options, alone, error);
+        for (size_t m = 0; m < g->n_metrics && status == CANDID_OK; m++) {
+            struct report_value *v = &g->values[r * g->n_metrics + m];
+            v->low = paired ? all[m].b.low : alone[m].low;
+            v->high = paired ? all[m].b.high : alone[m].high;
+            v->difference_low = paired ? all[m].difference.low : NAN;
+            v->difference_high = paired ? all[m].difference.high : NAN;
+            v->p = paired ? all[m].p : NAN;
         }
-    } else {
-        status = fail_memory(error, "the resampled values", (n_series + 1) * n * sizeof *values);
     }
-    free(values);
-    free(sums);
-    free(draw);
+    free(all);
+    free(alone);
     return status;
 }
 
-double intervals_mcnemar(size_t only_a, size_t only_b) {
-    const size_t n = only_a + only_b, few = only_a < only_b ? only_a : only_b;
-    double p = 0.0;
-    for (size_t k = 0; k <= few; k++) { /* binomial(n, 1/2) in logarithms: n may be thousands */
-        p += exp(lgamma((double)n + 1) - lgamma((double)k + 1) - lgamma((double)(n - k) + 1) - (double)n * log(2.0));
+candid_status intervals_find(struct report_group *g, const double *counts, size_t n_counts,
+                             const struct report_options *o, candid_error *error) {
+    double *sums = malloc((n_counts + 1) * sizeof *sums);
+    struct stats_metric *metrics = calloc(g->n_metrics + 1, sizeof *metrics);
+    struct metric_context *contexts = calloc(g->n_metrics + 1, sizeof *contexts);
+    candid_status status = CANDID_OK;
+    if (sums && metrics && contexts) {
+        set_values(g, counts, n_counts, sums);
+        for (size_t m = 0; m < g->n_metrics; m++) {
+            contexts[m] = (struct metric_context){g, m};
+            metrics[m] = (struct stats_metric){metric_value, &contexts[m]};
+        }
+        if (g->n_units > 0 && g->n_metrics > 0 && n_counts > 0 && o->resamples > 0) {
+            status = resample(g, counts, n_counts, o, metrics, error);
+        }
+    } else {
+        status = fail_memory(error, "the metrics", g->n_metrics * sizeof *metrics);
     }
-    return fmin(1.0, 2.0 * p);
+    free(sums);
+    free(metrics);
+    free(contexts);
+    return status;
+}
+
+/* ---- McNemar ------------------------------------------------------------------------------------- */
+
+/* p on the questions of a split ("mean", "total": all); right: room for 2 * n_items. */
+static double mcnemar(const struct report_group *g, size_t run, const char *split, double *right) {
+    const bool all = strcmp(split, "mean") == 0 || strcmp(split, "total") == 0;
+    size_t n = 0;
+    for (size_t i = 0; i < g->n_items; i++) {
+        if (all || strcmp(g->splits[g->split[i]], split) == 0) {
+            const cJSON *a = json_find(report_verdict(g, g->baseline, i), "correct");
+            const cJSON *b = json_find(report_verdict(g, run, i), "correct");
+            if (a && b) {
+                right[n] = cJSON_IsTrue(a);
+                right[g->n_items + n++] = cJSON_IsTrue(b);
+            }
+        }
+    }
+    return stats_mcnemar(right, right + g->n_items, n).p;
+}
+
+candid_status intervals_compare(struct report_group *g, candid_error *error) {
+    if (g->baseline == SIZE_MAX) {
+        return CANDID_OK;
+    }
+    double *right = malloc((2 * g->n_items + 1) * sizeof *right);
+    if (!right) {
+        return fail_memory(error, "the answers", 2 * g->n_items * sizeof *right);
+    }
+    for (size_t r = 0; r < g->n_runs; r++) {
+        for (size_t m = 0; m < g->n_metrics && r != g->baseline; m++) {
+            const struct report_metric *metric = &g->metrics[m];
+            struct report_value *v = &g->values[r * g->n_metrics + m];
+            v->difference = v->value - report_value(g, g->baseline, m)->value;
+            const bool of_answers = strcmp(metric->key, "accuracy") == 0 || strcmp(metric->key, "acc") == 0;
+            if (g->rules->yes_no && of_answers && g->runs[r]->has_answers && g->runs[g->baseline]->has_answers) {
+                v->p = mcnemar(g, r, metric->split, right);
+            }
+        }
+    }
+    free(right);
+    return CANDID_OK;
 }

@@ -12,6 +12,9 @@ int page_colour(const struct report *report, const struct report_group *g, size_
 
 candid_status page_charts(FILE *f, const struct report *report, const struct report_group *g, candid_error *error);
 
+/* What the gains cost; nothing where there is no baseline or no times. */
+candid_status page_cost_chart(FILE *f, const struct report *report, const struct report_group *g, candid_error *error);
+
 /* The answers as JSON in a script element, and the images. */
 candid_status page_answers(FILE *f, const struct report *report, candid_error *error);
 

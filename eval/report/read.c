@@ -238,6 +238,18 @@ static candid_status read_answers(struct report_run *run, struct lines *answers,
     return CANDID_OK;
 }
 
+/* Scores of candid score have no name: that of their file. */
+static candid_status default_name(struct report_run *run, candid_error *error) {
+    if (run->name && run->name[0]) {
+        return CANDID_OK;
+    }
+    const char *slash = strrchr(run->path, '/'), *base = slash ? slash + 1 : run->path, *dot = strrchr(base, '.');
+    char *name = strndup(base, dot && dot > base ? (size_t)(dot - base) : strlen(base));
+    run->name = name ? items_text(&run->questions, name) : NULL;
+    free(name);
+    return run->name ? CANDID_OK : fail_memory(error, "a name", strlen(base));
+}
+
 static candid_status read_run(const char *path, struct report_run *run, candid_error *error) {
     TRY(json_read(path, SUMMARY_LIMIT, &run->summary, error));
     run->path = strdup(path);
@@ -251,12 +263,11 @@ static candid_status read_run(const char *path, struct report_run *run, candid_e
     TRY(json_get_object(j, j->root, "", "scores", &scores, error));
     if (!run->benchmark || !run->benchmark[0]) {
         return fail(error, CANDID_ERROR_FORMAT,
-                    "%s: expected the summary of a run with a key benchmark, as candid eval writes it, found none",
+                    "%s: expected the summary of a run with a key benchmark, as candid eval and candid score write it, "
+                    "found none",
                     j->label);
     }
-    if (!run->name || !run->name[0]) {
-        return fail(error, CANDID_ERROR_FORMAT, "%s: expected a key name, found none", j->label);
-    }
+    TRY(default_name(run, error));
     run->complete = true;
     TRY(json_get_bool(j, j->root, "", "complete", &run->complete, error));
     run->has_answers = report_summary(run, "items") != NULL;

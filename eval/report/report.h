@@ -15,7 +15,6 @@
 
 #include "core/json.h"
 #include "eval/common/items.h"
-#include "eval/report/intervals.h"
 
 /* ---- runs ---------------------------------------------------------------------------------------- */
 
@@ -60,7 +59,7 @@ struct report_metric {
 /* A metric of a run. NAN: undefined, or not known. */
 struct report_value {
     double value, low, high;                               /* 95 % interval, bootstrap over images */
-    double difference, difference_low, difference_high, p; /* to the baseline */
+    double difference, difference_low, difference_high, p; /* to the baseline; p of the bootstrap or McNemar's */
 };
 
 /* A point of what a run would score were all its captions cut after some words. */
@@ -119,7 +118,7 @@ struct report_options {
 };
 
 #define REPORT_DEFAULTS                                                                                                \
-    { .resamples = 2000, .images_limit = 200 }
+    { .resamples = 10000, .images_limit = 200 }
 
 struct report {
     struct report_options options;

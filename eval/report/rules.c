@@ -99,27 +99,31 @@ static bool pope_count(const struct report_group *g, size_t run, size_t i, doubl
     return true;
 }
 
-static void pope_measure(const void *group, const double *sums, double *values) {
-    const struct report_group *g = group;
-    double *mean = g->n_splits > 1 ? values : NULL, *of = values + (mean ? POPE_METRICS : 0);
-    for (size_t k = 0; mean && k < POPE_METRICS; k++) {
-        mean[k] = 0.0;
-    }
-    for (size_t s = 0; s < g->n_splits; s++, of += POPE_METRICS, sums += POPE_COUNTS) {
-        const double precision = report_ratio(sums[TRUE_YES], sums[SAID_YES]);
-        const double recall = report_ratio(sums[TRUE_YES], sums[GOLD_YES]);
-        of[0] = report_ratio(sums[CORRECT], sums[ASKED]);
-        of[1] = precision;
-        of[2] = recall;
-        of[3] = report_ratio(2 * precision * recall, precision + recall);
-        of[4] = report_ratio(sums[SAID_YES], sums[ASKED]);
-        for (size_t k = 0; mean && k < POPE_METRICS; k++) {
-            mean[k] += of[k] / (double)g->n_splits;
-        }
+/* Metric k of one split. */
+static double pope_of_split(size_t k, const double *c) {
+    const double precision = report_ratio(c[TRUE_YES], c[SAID_YES]), recall = report_ratio(c[TRUE_YES], c[GOLD_YES]);
+    switch (k) {
+    case 0: return report_ratio(c[CORRECT], c[ASKED]);
+    case 1: return precision;
+    case 2: return recall;
+    case 3: return report_ratio(2 * precision * recall, precision + recall);
+    default: return report_ratio(c[SAID_YES], c[ASKED]);
     }
 }
 
-static void pope_path(const struct report_group *g, size_t metric, char path[128], double *scale) {
+static double pope_value(const struct report_group *g, size_t m, const double *sums) {
+    const size_t k = m % POPE_METRICS, slot = m / POPE_METRICS;
+    if (g->n_splits == 1 || slot > 0) {
+        return pope_of_split(k, sums + (g->n_splits == 1 ? 0 : slot - 1) * POPE_COUNTS);
+    }
+    double sum = 0.0;
+    for (size_t s = 0; s < g->n_splits; s++) {
+        sum += pope_of_split(k, sums + s * POPE_COUNTS);
+    }
+    return sum / (double)g->n_splits;
+}
+
+static void pope_path(const struct report_group *g, size_t metric, char path[128]) {
     const struct report_metric *m = &g->metrics[metric];
     if (g->n_splits > 1 && metric < POPE_METRICS) {
         snprintf(path, 128, "mean.%s", m->key);
@@ -135,7 +139,7 @@ const struct report_benchmark report_pope = {
     .prepare = pope_prepare,
     .n_counts = pope_n_counts,
     .count = pope_count,
-    .measure = pope_measure,
+    .value = pope_value,
     .path = pope_path,
 };
 
@@ -166,10 +170,13 @@ static bool other_count(const struct report_group *g, size_t run, size_t i, doub
     return true;
 }
 
-static void other_measure(const void *group, const double *sums, double *values) {
-    values[0] = report_ratio(sums[RIGHT], sums[JUDGED]);
-    values[1] = report_ratio(sums[WORDS], sums[ANSWERS]);
+static double other_value(const struct report_group *g, size_t m, const double *sums) {
+    return m == 0 ? report_ratio(sums[RIGHT], sums[JUDGED]) : report_ratio(sums[WORDS], sums[ANSWERS]);
 }
 
 const struct report_benchmark report_other = {
-    .prepare = other_prepare, .n_counts = other_n_counts, .count = other_count, .measure = other_measure};
+    .prepare = other_prepare,
+    .n_counts = other_n_counts,
+    .count = other_count,
+    .value = other_value,
+};

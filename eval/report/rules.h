@@ -19,10 +19,10 @@ struct report_benchmark {
     bool (*count)(const struct report_group *g, size_t run, size_t i, double *counts);
     /* Completes the counts of an image after its last item. May be NULL. */
     void (*finish)(const struct report_group *g, double *counts);
-    /* values [n_metrics] of sums [n_counts]. */
-    void (*measure)(const void *group, const double *sums, double *values);
-    /* Where the summary has metric m: a path below "scores"; "" when it has not. `scale` turns it into ours. */
-    void (*path)(const struct report_group *g, size_t metric, char path[128], double *scale);
+    /* Metric m of sums [n_counts]; NAN where it is undefined. */
+    double (*value)(const struct report_group *g, size_t m, const double *sums);
+    /* Where the summary has metric m: a path below "scores". May be NULL. */
+    void (*path)(const struct report_group *g, size_t m, char path[128]);
 };
 
 const struct report_benchmark *report_benchmark(const char *name);

@@ -73,17 +73,21 @@ static bool chair_count(const struct report_group *g, size_t run, size_t i, doub
     return add_caption(report_verdict(g, run, i), INFINITY, counts);
 }
 
-static void chair_measure(const void *group, const double *sums, double *values) {
+enum { CHAIR_S, CHAIR_I, RECALL, PRECISION, F1, MEAN_LENGTH }; /* in the order of chair_prepare */
+
+static double chair_value(const struct report_group *g, size_t m, const double *sums) {
     const double recall = report_ratio(sums[HIT], sums[TRUTH]), precision = report_ratio(sums[HIT], sums[SAID]);
-    values[0] = report_ratio(sums[WITH], sums[CAPTIONS]);
-    values[1] = report_ratio(sums[WRONG], sums[MENTIONS]);
-    values[2] = recall;
-    values[3] = precision;
-    values[4] = report_ratio(2 * (recall * precision), precision + recall);
-    values[5] = report_ratio(sums[LENGTH], sums[CAPTIONS]);
+    switch (m) {
+    case CHAIR_S: return report_ratio(sums[WITH], sums[CAPTIONS]);
+    case CHAIR_I: return report_ratio(sums[WRONG], sums[MENTIONS]);
+    case RECALL: return recall;
+    case PRECISION: return precision;
+    case F1: return report_ratio(2 * (recall * precision), recall + precision);
+    default: return report_ratio(sums[LENGTH], sums[CAPTIONS]);
+    }
 }
 
-static void chair_path(const struct report_group *g, size_t metric, char path[128], double *scale) {
+static void chair_path(const struct report_group *g, size_t metric, char path[128]) {
     snprintf(path, 128, "%s", g->metrics[metric].key);
 }
 
@@ -93,7 +97,7 @@ const struct report_benchmark report_chair = {
     .prepare = chair_prepare,
     .n_counts = chair_n_counts,
     .count = chair_count,
-    .measure = chair_measure,
+    .value = chair_value,
     .path = chair_path,
 };
 
@@ -112,14 +116,18 @@ candid_status curve_make(const struct report_group *g, size_t run, struct report
         return fail_memory(error, "a curve", n * sizeof *out->cuts);
     }
     for (size_t k = 0; k < n; k++) {
-        double sums[CHAIR_COUNTS] = {0}, values[6];
+        double sums[CHAIR_COUNTS] = {0};
         const double words = k + 1 == n ? INFINITY : (double)(k + 1);
         for (size_t i = 0; i < g->n_items; i++) {
             add_caption(report_verdict(g, run, i), words, sums);
         }
-        chair_measure(NULL, sums, values);
-        if (!isnan(values[1]) && !isnan(values[2])) { /* nothing was mentioned so early */
-            out->cuts[out->n++] = (struct report_cut){.words = values[5], .recall = values[2], .chair_i = values[1]};
+        const struct report_cut cut = {
+            .words = chair_value(g, MEAN_LENGTH, sums),
+            .recall = chair_value(g, RECALL, sums),
+            .chair_i = chair_value(g, CHAIR_I, sums),
+        };
+        if (!isnan(cut.chair_i) && !isnan(cut.recall)) { /* else nothing was mentioned so early */
+            out->cuts[out->n++] = cut;
         }
     }
     return CANDID_OK;

@@ -90,33 +90,45 @@ static double mme_score(const double *c) {
     return report_ratio(c[CORRECT], c[QUESTIONS]) * 100 + report_ratio(c[ALL_CORRECT], c[IMAGES]) * 100;
 }
 
-static void mme_measure(const void *group, const double *sums, double *values) {
-    const struct report_group *g = group;
+/* Which total metric m is, TOTALS when it is of a sub-task; *first: the metric where those begin. */
+static size_t total_of(const struct report_group *g, size_t m, size_t *first) {
+    size_t found = TOTALS;
+    *first = 0;
     for (size_t t = 0; t < TOTALS; t++) {
         if (has_total(g, t)) {
-            *values = 0.0;
-            for (size_t i = 0; totals[t].parts[i]; i++) {
-                *values += mme_score(sums + find_part(g, totals[t].parts[i]) * MME_COUNTS);
-            }
-            values++;
+            found = *first == m ? t : found;
+            ++*first;
         }
     }
-    for (size_t s = 0; s < g->n_splits; s++, sums += MME_COUNTS, values += MME_METRICS) {
-        values[0] = report_ratio(sums[CORRECT], sums[QUESTIONS]);
-        values[1] = report_ratio(sums[ALL_CORRECT], sums[IMAGES]);
-        values[2] = mme_score(sums);
+    return found;
+}
+
+static double mme_value(const struct report_group *g, size_t m, const double *sums) {
+    size_t first;
+    const size_t total = total_of(g, m, &first);
+    if (total < TOTALS) {
+        double sum = 0.0;
+        for (size_t i = 0; totals[total].parts[i]; i++) {
+            sum += mme_score(sums + find_part(g, totals[total].parts[i]) * MME_COUNTS);
+        }
+        return sum;
+    }
+    const double *c = sums + (m - first) / MME_METRICS * MME_COUNTS;
+    switch ((m - first) % MME_METRICS) {
+    case 0: return report_ratio(c[CORRECT], c[QUESTIONS]);
+    case 1: return report_ratio(c[ALL_CORRECT], c[IMAGES]);
+    default: return mme_score(c);
     }
 }
 
-static void mme_path(const struct report_group *g, size_t metric, char path[128], double *scale) {
-    const struct report_metric *m = &g->metrics[metric];
-    for (size_t t = 0; t < TOTALS; t++) {
-        if (strcmp(m->split, totals[t].name) == 0) {
-            snprintf(path, 128, "%s", totals[t].name);
-            return;
-        }
+static void mme_path(const struct report_group *g, size_t metric, char path[128]) {
+    size_t first;
+    const size_t total = total_of(g, metric, &first);
+    if (total < TOTALS) {
+        snprintf(path, 128, "%s", totals[total].name);
+    } else {
+        snprintf(path, 128, "subtasks.%s.%s", g->metrics[metric].split, g->metrics[metric].key);
     }
-    snprintf(path, 128, "subtasks.%s.%s", m->split, m->key);
 }
 
 const struct report_benchmark report_mme = {
@@ -128,7 +140,7 @@ const struct report_benchmark report_mme = {
     .n_counts = mme_n_counts,
     .count = mme_count,
     .finish = mme_finish,
-    .measure = mme_measure,
+    .value = mme_value,
     .path = mme_path,
 };
 
@@ -230,24 +242,24 @@ static bool amber_count(const struct report_group *g, size_t run, size_t i, doub
     return true;
 }
 
-static void amber_measure(const void *group, const double *sums, double *values) {
-    const struct report_group *g = group;
-    if (has_descriptions(g)) {
-        values[0] = report_ratio(sums[WRONG], sums[NOUNS]);
-        values[1] = report_ratio(sums[WITH_WRONG], sums[DESCRIBED]);
-        values[2] = values[3] = NAN; /* what could be covered is not in the verdicts */
-        values += GENERATIVE_METRICS;
+static double amber_value(const struct report_group *g, size_t m, const double *sums) {
+    if (has_descriptions(g) && m < GENERATIVE_METRICS) {
+        return m == 0   ? report_ratio(sums[WRONG], sums[NOUNS])
+               : m == 1 ? report_ratio(sums[WITH_WRONG], sums[DESCRIBED])
+                        : NAN; /* what could be covered is not in the verdicts */
     }
-    sums += GENERATIVE_COUNTS;
-    for (size_t slot = 0; slot <= n_types(g) && n_types(g) > 0; slot++, sums += TYPE_COUNTS, values += TYPE_METRICS) {
-        values[0] = report_ratio(sums[RIGHT], sums[ASKED]);
-        values[1] = report_ratio(sums[TRUE_NO], sums[SAID_NO]);
-        values[2] = report_ratio(sums[TRUE_NO], sums[GOLD_NO]);
-        values[3] = report_ratio(2 * values[1] * values[2], values[1] + values[2]);
+    m -= has_descriptions(g) ? GENERATIVE_METRICS : 0;
+    const double *c = sums + GENERATIVE_COUNTS + m / TYPE_METRICS * TYPE_COUNTS;
+    const double precision = report_ratio(c[TRUE_NO], c[SAID_NO]), recall = report_ratio(c[TRUE_NO], c[GOLD_NO]);
+    switch (m % TYPE_METRICS) {
+    case 0: return report_ratio(c[RIGHT], c[ASKED]);
+    case 1: return precision;
+    case 2: return recall;
+    default: return report_ratio(2 * precision * recall, precision + recall);
     }
 }
 
-static void amber_path(const struct report_group *g, size_t metric, char path[128], double *scale) {
+static void amber_path(const struct report_group *g, size_t metric, char path[128]) {
     const struct report_metric *m = &g->metrics[metric];
     const char *type = strncmp(m->split, "discriminative-", 15) == 0 ? m->split + 15 : m->split;
     snprintf(path, 128, "%s%s.%s", is_description(m->split) ? "" : "discriminative.", type, m->key);
@@ -260,6 +272,6 @@ const struct report_benchmark report_amber = {
     .prepare = amber_prepare,
     .n_counts = amber_n_counts,
     .count = amber_count,
-    .measure = amber_measure,
+    .value = amber_value,
     .path = amber_path,
 };

@@ -22,7 +22,7 @@ static const char help[] =
     "  --title TEXT        of the page\n"
     "  --baseline NAME     the run that others are compared with (default greedy)\n"
     "  --common            compare on the questions that all runs answered, instead of refusing others\n"
-    "  --bootstrap N       resamples of the images for intervals (default 2000; 0: none)\n"
+    "  --bootstrap N       resamples of the images for intervals (default 10000; 0: none)\n"
     "  --seed N            of the resampling (default 0)\n"
     "  --images DIR        where the images are (default: what the runs say)\n"
     "  --images-limit N    embed at most N images (default 200)\n"
@@ -131,13 +131,13 @@ static int add_run(struct run_list *list, const char *path, candid_error *error)
     return EXIT_OK;
 }
 
-/* A JSON file that is the summary of a run, and no other file that lies about. */
+/* A summary of candid eval or candid score, and no other JSON file that lies about. */
 static bool is_summary(const char *path) {
     struct json json;
     if (json_read(path, (size_t)64 << 20, &json, NULL) != CANDID_OK) {
         return false;
     }
-    const bool yes = json_find(json.root, "candid_run") != NULL;
+    const bool yes = json_find(json.root, "candid_run") || json_find(json.root, "candid_score");
     json_free(&json);
     return yes;
 }
@@ -163,7 +163,7 @@ static int add_directory(struct run_list *list, const char *directory, candid_er
     }
     free(entries);
     if (code == EXIT_OK && list->n == before) {
-        complain("%s: expected a directory with runs of candid eval, found none", directory);
+        complain("%s: expected a directory with runs of candid eval or scores of candid score, found none", directory);
         code = EXIT_USAGE;
     }
     return code;
