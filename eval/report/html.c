@@ -217,8 +217,8 @@ static void write_matched(FILE *f, const struct report_group *g, size_t run, dou
         return;
     }
     fprintf(f, "<td><b>%s</b>", show_value(&shown, g, m, baseline, false));
-    fprintf(f, "<small class=%s>method %s</small>", mine < baseline ? "up" : "down",
-            show_value(&shown, g, m, mine - baseline, true));
+    const char *class = fabs(mine - baseline) < 0.0005 ? "same" : mine < baseline ? "up" : "down";
+    fprintf(f, "<small class=%s>method %s</small>", class, show_value(&shown, g, m, mine - baseline, true));
 }
 
 /* The metrics from `begin` to `end`, one row per run. */

@@ -110,7 +110,7 @@ candid_status curve_make(const struct report_group *g, size_t run, struct report
         const cJSON *length = json_find(report_verdict(g, run, i), "length");
         longest = fmax(longest, length ? length->valuedouble : 0.0);
     }
-    const size_t n = longest < CURVE_MOST_CUTS ? (size_t)longest + 1 : CURVE_MOST_CUTS;
+    const size_t n = longest < 1 ? 1 : longest < CURVE_MOST_CUTS ? (size_t)longest : CURVE_MOST_CUTS;
     out->cuts = malloc(n * sizeof *out->cuts);
     if (!out->cuts) {
         return fail_memory(error, "a curve", n * sizeof *out->cuts);
