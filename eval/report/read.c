@@ -71,7 +71,8 @@ static candid_status lines_read(const char *path, struct lines *out, candid_erro
     candid_status status = CANDID_OK;
     char label[208];
     size_t number = 0;
-    for (const char *text = (const char *)file.data, *end = text + file.size; text < end && status == CANDID_OK;) {
+    const char *text = (const char *)file.data, *end = file.size > 0 ? text + file.size : text;
+    while (text < end && status == CANDID_OK) {
         const char *stop = memchr(text, '\n', (size_t)(end - text));
         number++;
         if (!stop) {
@@ -329,5 +330,5 @@ const char *report_summary_string(const struct report_run *run, const char *path
 
 double report_summary_number(const struct report_run *run, const char *path) {
     const cJSON *item = report_summary(run, path);
-    return cJSON_IsNumber(item) ? item->valuedouble : NAN;
+    return cJSON_IsNumber(item) && isfinite(item->valuedouble) ? item->valuedouble : NAN;
 }

@@ -36,7 +36,7 @@ void report_run_free(struct report_run *run);
 
 /* A member of the summary by its path, "settings.prompt"; NULL when it is not there. */
 const cJSON *report_summary(const struct report_run *run, const char *path);
-/* The same as a string or number; NULL or NAN when it is not there or is none. */
+/* The same as a string or number; NULL or NAN when it is not there or is none (infinite: none). */
 const char *report_summary_string(const struct report_run *run, const char *path);
 double report_summary_number(const struct report_run *run, const char *path);
 

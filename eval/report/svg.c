@@ -27,6 +27,14 @@ static double place(const struct svg_axis *axis, double value, double from, doub
     return from + (value - axis->low) / (axis->high - axis->low) * (to - from);
 }
 
+#define MOST_TICKS 12
+
+/* The k-th round number of the axis; no "-0". */
+static double tick(const struct svg_axis *axis, int k) {
+    const double v = (ceil(axis->low / axis->step - 1e-9) + k) * axis->step;
+    return fabs(v) < axis->step * 1e-6 ? 0.0 : v;
+}
+
 /* About how wide the text is at `size` pixels. */
 static double text_width(const char *text, double size) {
     size_t n = 0;
@@ -58,20 +66,28 @@ static void write_line(FILE *f, const char *class, double x1, double y1, double 
 
 /* Grid lines and numbers of the x axis between left and right. */
 static void write_x_axis(FILE *f, const struct svg_axis *axis, double left, double right, double top, double bottom) {
-    for (double v = ceil(axis->low / axis->step - 1e-9) * axis->step; v <= axis->high; v += axis->step) {
+    for (int k = 0; k < MOST_TICKS; k++) {
+        const double v = tick(axis, k);
+        if (!(v <= axis->high)) {
+            break;
+        }
         const double x = place(axis, v, left, right);
         char number[40];
-        snprintf(number, sizeof number, "%.*f", axis->decimals, fabs(v) < axis->step * 1e-6 ? 0.0 : v);
+        snprintf(number, sizeof number, "%.*f", axis->decimals, v);
         write_line(f, "grid", x, top, x, bottom);
         write_label(f, x, bottom + 15, "middle", "tick", number);
     }
 }
 
 static void write_y_axis(FILE *f, const struct svg_axis *axis, double left, double right, double top, double bottom) {
-    for (double v = ceil(axis->low / axis->step - 1e-9) * axis->step; v <= axis->high; v += axis->step) {
+    for (int k = 0; k < MOST_TICKS; k++) {
+        const double v = tick(axis, k);
+        if (!(v <= axis->high)) {
+            break;
+        }
         const double y = place(axis, v, bottom, top);
         char number[40];
-        snprintf(number, sizeof number, "%.*f", axis->decimals, fabs(v) < axis->step * 1e-6 ? 0.0 : v);
+        snprintf(number, sizeof number, "%.*f", axis->decimals, v);
         write_line(f, "grid", left, y, right, y);
         write_label(f, left - 7, y + 4, "end", "tick", number);
     }
