@@ -174,7 +174,7 @@ static candid_status find_splits(struct report_group *g, size_t first, candid_er
         TRY(add_split(g, split ? split : g->rules->yes_no ? "all" : "", &g->split[i], error));
     }
     const cJSON *splits = report_summary(g->runs[0], "scores.splits");
-    splits = splits ? splits : report_summary(g->runs[0], "scores.subtasks");
+    splits = splits ? splits : report_summary(g->runs[0], "scores.subtasks"); /* POPE's, else MME's */
     for (const cJSON *s = first == SIZE_MAX && splits ? splits->child : NULL; s; s = s->next) {
         TRY(add_split(g, s->string, &unused, error));
     }

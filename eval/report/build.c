@@ -83,15 +83,16 @@ static candid_status take_summary(struct report_group *g, size_t run, candid_err
     bool warned = false;
     for (size_t m = 0; m < g->n_metrics; m++) {
         char path[128], whole[160];
-        g->rules->path(g, m, path);
+        const double unit = g->rules->path(g, m, path);
         snprintf(whole, sizeof whole, "scores.%s", path);
         double *value = &g->values[run * g->n_metrics + m].value;
-        const double stored = report_summary_number(g->runs[run], whole), counted = *value;
+        const double stored = report_summary_number(g->runs[run], whole) / unit, counted = *value;
         if (isnan(stored)) {
             continue;
         }
         *value = stored;
-        if (!warned && g->metrics[m].main && g->metrics[m].better != 0 && fabs(stored - counted) > 1e-6) {
+        if (!warned && g->metrics[m].main && g->metrics[m].better != 0 &&
+            fabs(stored - counted) > (unit == 1.0 ? 1e-6 : 2e-3)) {
             warned = true;
             TRY(align_warn(g, error, "%s: its summary says %s %.6g, its verdicts make %.6g.", g->runs[run]->name,
                            g->metrics[m].key, stored, counted));

@@ -8,7 +8,7 @@
 
 #include "eval/report/report.h"
 
-#define CURVE_MOST_CUTS 512 /* the last cut is always the whole caption */
+#define CURVE_MOST_CUTS 160 /* evenly over longer captions; the last cut is always the whole caption */
 
 /* The curve of a run of CHAIR. Cuts before the first mention are left out. out->cuts is the caller's. */
 candid_status curve_make(const struct report_group *g, size_t run, struct report_curve *out, candid_error *error);

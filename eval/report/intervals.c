@@ -92,12 +92,17 @@ candid_status intervals_find(struct report_group *g, const double *counts, size_
 
 /* ---- McNemar ------------------------------------------------------------------------------------- */
 
-/* p on the questions of a split ("mean", "total": all); right: room for 2 * n_items. */
-static double mcnemar(const struct report_group *g, size_t run, const char *split, double *right) {
-    const bool all = strcmp(split, "mean") == 0 || strcmp(split, "total") == 0;
+static bool covers(const struct report_group *g, size_t m, size_t i) {
+    const char *split = g->metrics[m].split;
+    return g->rules->covers ? g->rules->covers(g, m, i)
+                            : strcmp(split, "mean") == 0 || strcmp(g->splits[g->split[i]], split) == 0;
+}
+
+/* p on the questions of metric m; right: room for 2 * n_items. */
+static double mcnemar(const struct report_group *g, size_t run, size_t m, double *right) {
     size_t n = 0;
     for (size_t i = 0; i < g->n_items; i++) {
-        if (all || strcmp(g->splits[g->split[i]], split) == 0) {
+        if (covers(g, m, i)) {
             const cJSON *a = json_find(report_verdict(g, g->baseline, i), "correct");
             const cJSON *b = json_find(report_verdict(g, run, i), "correct");
             if (a && b) {
@@ -124,7 +129,7 @@ candid_status intervals_compare(struct report_group *g, candid_error *error) {
             v->difference = v->value - report_value(g, g->baseline, m)->value;
             const bool of_answers = strcmp(metric->key, "accuracy") == 0 || strcmp(metric->key, "acc") == 0;
             if (g->rules->yes_no && of_answers && g->runs[r]->has_answers && g->runs[g->baseline]->has_answers) {
-                v->p = mcnemar(g, r, metric->split, right);
+                v->p = mcnemar(g, r, m, right);
             }
         }
     }

@@ -48,9 +48,10 @@ enum report_unit {
 };
 
 struct report_metric {
-    char split[64];   /* "random", "mean"; "" where there are no splits */
-    const char *key;  /* as in summaries: "chair_i" */
-    const char *name; /* as shown: "CHAIR_i" */
+    const char *split; /* "random", "mean"; "" where there are no splits */
+    size_t part;       /* what the rules know it by */
+    const char *key;   /* as in summaries: "chair_i" */
+    const char *name;  /* as shown: "CHAIR_i" */
     enum report_unit unit;
     int better; /* 1: higher, -1: lower, 0: neither */
     bool main;  /* in the first table and the charts */

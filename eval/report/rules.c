@@ -61,7 +61,7 @@ static const struct report_metric pope_metrics[POPE_METRICS] = {
 static candid_status add_split(struct report_group *g, const char *split, bool main, candid_error *error) {
     for (size_t k = 0; k < POPE_METRICS; k++) {
         struct report_metric m = pope_metrics[k];
-        snprintf(m.split, sizeof m.split, "%s", split);
+        m.split = split;
         m.main = main;
         TRY(report_add_metric(g, &m, error));
     }
@@ -123,13 +123,14 @@ static double pope_value(const struct report_group *g, size_t m, const double *s
     return sum / (double)g->n_splits;
 }
 
-static void pope_path(const struct report_group *g, size_t metric, char path[128]) {
+static double pope_path(const struct report_group *g, size_t metric, char path[128]) {
     const struct report_metric *m = &g->metrics[metric];
     if (g->n_splits > 1 && metric < POPE_METRICS) {
         snprintf(path, 128, "mean.%s", m->key);
     } else {
         snprintf(path, 128, "splits.%s.%s", m->split, m->key);
     }
+    return 1.0;
 }
 
 const struct report_benchmark report_pope = {
@@ -148,10 +149,12 @@ const struct report_benchmark report_pope = {
 enum { ANSWERS, WORDS, JUDGED, RIGHT, OTHER_COUNTS };
 
 static candid_status other_prepare(struct report_group *g, candid_error *error) {
-    TRY(report_add_metric(g, &(struct report_metric){.key = "correct", .name = "Correct", .better = 1, .main = true},
-                          error));
+    TRY(report_add_metric(
+        g, &(struct report_metric){.split = "", .key = "correct", .name = "Correct", .better = 1, .main = true},
+        error));
     return report_add_metric(
-        g, &(struct report_metric){.key = "words", .name = "Words", .unit = UNIT_NUMBER, .main = true}, error);
+        g, &(struct report_metric){.split = "", .key = "words", .name = "Words", .unit = UNIT_NUMBER, .main = true},
+        error);
 }
 
 static size_t other_n_counts(const struct report_group *g) {

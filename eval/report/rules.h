@@ -21,8 +21,11 @@ struct report_benchmark {
     void (*finish)(const struct report_group *g, double *counts);
     /* Metric m of sums [n_counts]; NAN where it is undefined. */
     double (*value)(const struct report_group *g, size_t m, const double *sums);
-    /* Where the summary has metric m: a path below "scores". May be NULL. */
-    void (*path)(const struct report_group *g, size_t m, char path[128]);
+    /* Whether item i counts for metric m. NULL: by the name of the split, all for "mean". */
+    bool (*covers)(const struct report_group *g, size_t m, size_t i);
+    /* Where the summary has metric m: a path below "scores"; returns what its value is to be divided by. May be NULL.
+     */
+    double (*path)(const struct report_group *g, size_t m, char path[128]);
 };
 
 const struct report_benchmark *report_benchmark(const char *name);

@@ -11,12 +11,12 @@ enum { CAPTIONS, WITH, MENTIONS, WRONG, HIT, TRUTH, SAID, LENGTH, CHAIR_COUNTS }
 
 static candid_status chair_prepare(struct report_group *g, candid_error *error) {
     static const struct report_metric metrics[] = {
-        {.key = "chair_s", .name = "CHAIR_s", .better = -1, .main = true},
-        {.key = "chair_i", .name = "CHAIR_i", .better = -1, .main = true},
-        {.key = "recall", .name = "Recall", .better = 1, .main = true},
-        {.key = "precision", .name = "Precision", .better = 1, .main = true},
-        {.key = "f1", .name = "F1", .better = 1, .main = true},
-        {.key = "length", .name = "Length", .unit = UNIT_NUMBER, .main = true},
+        {.split = "", .key = "chair_s", .name = "CHAIR_s", .better = -1, .main = true},
+        {.split = "", .key = "chair_i", .name = "CHAIR_i", .better = -1, .main = true},
+        {.split = "", .key = "recall", .name = "Recall", .better = 1, .main = true},
+        {.split = "", .key = "precision", .name = "Precision", .better = 1, .main = true},
+        {.split = "", .key = "f1", .name = "F1", .better = 1, .main = true},
+        {.split = "", .key = "length", .name = "Length", .unit = UNIT_NUMBER, .main = true},
     };
     for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
         TRY(report_add_metric(g, &metrics[i], error));
@@ -87,8 +87,9 @@ static double chair_value(const struct report_group *g, size_t m, const double *
     }
 }
 
-static void chair_path(const struct report_group *g, size_t metric, char path[128]) {
+static double chair_path(const struct report_group *g, size_t metric, char path[128]) {
     snprintf(path, 128, "%s", g->metrics[metric].key);
+    return 1.0;
 }
 
 const struct report_benchmark report_chair = {
@@ -117,7 +118,7 @@ candid_status curve_make(const struct report_group *g, size_t run, struct report
     }
     for (size_t k = 0; k < n; k++) {
         double sums[CHAIR_COUNTS] = {0};
-        const double words = k + 1 == n ? INFINITY : (double)(k + 1);
+        const double words = k + 1 == n ? INFINITY : floor(longest * (double)(k + 1) / (double)n);
         for (size_t i = 0; i < g->n_items; i++) {
             add_caption(report_verdict(g, run, i), words, sums);
         }
