@@ -442,11 +442,12 @@ static void test_amber(void **state) {
         "{\"index\":0,\"split\":\"generative\",\"image\":\"1\",\"answer\":\"a tree and a dog\"}\n"
         "{\"index\":1,\"split\":\"generative\",\"image\":\"2\",\"answer\":\"a tree\"}\n"
         "{\"index\":2,\"split\":\"relation\",\"image\":\"1\",\"question\":\"q\",\"label\":\"no\",\"answer\":\"No\"}\n"
-        "{\"index\":3,\"split\":\"relation\",\"image\":\"2\",\"question\":\"q\",\"label\":\"yes\",\"answer\":\"No\"}\n",
+        "{\"index\":3,\"split\":\"relation\",\"image\":\"2\",\"question\":\"q\",\"label\":\"yes\",\"answer\":\"No\"}\n"
+        "{\"index\":4,\"split\":\"relation\",\"image\":\"2\",\"question\":\"r\",\"label\":\"yes\",\"answer\":\"No\"}\n",
         "{\"index\":0,\"nouns\":[\"tree\",\"dog\"],\"hallucinated\":[\"dog\"],\"covered\":[\"tree\"],\"listed\":["
         "\"dog\"],\"truth\":2,\"hallu\":3}\n"
         "{\"index\":1,\"nouns\":[\"tree\"],\"hallucinated\":[],\"covered\":[\"tree\"],\"listed\":[],\"truth\":2,"
-        "\"hallu\":2}\n" VERDICT(2, "no", true) VERDICT(3, "no", false));
+        "\"hallu\":2}\n" VERDICT(2, "no", true) VERDICT(3, "no", false) VERDICT(4, "no", false));
     struct report_run run, *only = &run;
     struct report report;
     candid_error error;
@@ -460,25 +461,25 @@ static void test_amber(void **state) {
     near(value_of(g, 0, "generative", "cog")->value, 0.2);
     assert_int_equal(g->n_warnings, 0);
     assert_int_equal(report_metric_find(g, "state", "f1"), SIZE_MAX);
-    near(value_of(g, 0, "total", "accuracy")->value, 0.5);
-    near(value_of(g, 0, "relation", "precision")->value, 0.5);
+    near(value_of(g, 0, "total", "accuracy")->value, 1.0 / 3);
+    near(value_of(g, 0, "relation", "precision")->value, 1.0 / 3);
     near(value_of(g, 0, "relation", "recall")->value, 1);
     report_free(&report);
-    /* Against a run that is right everywhere: one question differs, of the total and of its dimension. */
+    /* Against a run that is right everywhere: two questions differ, of the total and of their dimension. */
     write_file("test_report.z.json", "{\"benchmark\":\"amber\",\"name\":\"z\",\"items\":\"test_report.x.jsonl\","
                                      "\"scored\":\"test_report.z.jsonl\"}");
     write_file(
         "test_report.z.jsonl",
         "{\"index\":0,\"nouns\":[],\"hallucinated\":[],\"covered\":[],\"listed\":[],\"truth\":2,\"hallu\":3}\n"
         "{\"index\":1,\"nouns\":[],\"hallucinated\":[],\"covered\":[],\"listed\":[],\"truth\":2,\"hallu\":2}\n" VERDICT(
-            2, "no", true) VERDICT(3, "yes", true));
+            2, "no", true) VERDICT(3, "yes", true) VERDICT(4, "yes", true));
     struct report_options o = defaults;
     o.baseline = "x";
     struct pair p;
     open_pair(&p, "test_report.x.json", "test_report.z.json", &o);
-    near(value_of(p.g, 1, "total", "accuracy")->p, 1);
-    near(value_of(p.g, 1, "relation", "accuracy")->difference, 0.5);
-    near(value_of(p.g, 1, "relation", "accuracy")->p, 1);
+    near(value_of(p.g, 1, "total", "accuracy")->p, 0.5);
+    near(value_of(p.g, 1, "relation", "accuracy")->difference, 2.0 / 3);
+    near(value_of(p.g, 1, "relation", "accuracy")->p, 0.5);
     near(value_of(p.g, 1, "generative", "cover")->value, 0);
     close_pair(&p);
     unlink("test_report.z.json");
