@@ -52,8 +52,8 @@ struct join {
     struct eval_items *items;
     size_t begin, end;
     char questions[208]; /* the file of the questions, for messages */
-    struct key *answers;   /* [file.n] by id; not sorted where the ids are not distinct */
-    struct key *asked;     /* [end - begin] */
+    struct key *answers; /* [file.n] by id; not sorted where the ids are not distinct */
+    struct key *asked;   /* [end - begin] */
 };
 
 static candid_status set_answer(struct join *j, size_t row, size_t item, candid_error *error) {

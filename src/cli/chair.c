@@ -115,10 +115,8 @@ static int cache(int argc, char **argv) {
     const char *output = NULL;
     const struct {
         const char *name, **value;
-    } options[] = {{"--mode", &request.mode},
-                   {"--tagger", &request.tagger},
-                   {"--synonyms", &request.synonyms},
-                   {"-o", &output}};
+    } options[] = {
+        {"--mode", &request.mode}, {"--tagger", &request.tagger}, {"--synonyms", &request.synonyms}, {"-o", &output}};
     for (int i = 1; i < argc; i++) {
         size_t k = 0;
         if (strcmp(argv[i], "--truth") == 0) {

@@ -80,10 +80,9 @@ static candid_status open_truth(const struct chair_request *request, struct chai
         return chair_truth_build(&session->truth_language, tagger, &request->files, &session->truth, error);
     }
     const candid_status status = chair_truth_read(request->truth_cache, &session->truth, error);
-    return status != CANDID_OK
-               ? status
-               : chair_truth_check(session->truth, request->truth_cache, session->truth_language.mode,
-                                   session->vocabulary, tagger, &request->files, error);
+    return status != CANDID_OK ? status
+                               : chair_truth_check(session->truth, request->truth_cache, session->truth_language.mode,
+                                                   session->vocabulary, tagger, &request->files, error);
 }
 
 int chair_session_open(const struct chair_request *request, struct chair_session *session) {

@@ -13,6 +13,8 @@ static const char usage[] = "candid - a vision-language runtime that says what i
                             "                                answer a question about each image\n"
                             "  candid inspect IMAGE --out DIR\n"
                             "                                show where the model looked for each word of its answer\n"
+                            "  candid report RUN.json...|DIR\n"
+                            "                                compare runs of a benchmark on a page of their own\n"
                             "  candid model [FILE|DIR...]    show what is in a model file\n"
                             "  candid convert DIR OUT.gguf   write a Hugging Face directory as GGUF\n"
                             "  candid quantize IN OUT --type T\n"
@@ -53,7 +55,8 @@ int main(int argc, char **argv) {
         {"convert", command_convert},     {"quantize", command_quantize}, {"verify", command_verify},
         {"bench", command_bench},         {"config", command_config},     {"methods", command_methods},
         {"calibrate", command_calibrate}, {"inspect", command_inspect},   {"score", command_score},
-        {"pope", command_pope},           {"chair", command_chair},
+        {"pope", command_pope},           {"chair", command_chair},       {"eval", command_eval},
+        {"report", command_report},
     };
     if (argc < 2) {
         fputs(usage, stderr);

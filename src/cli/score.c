@@ -11,8 +11,10 @@ static const char help_text[] = "Usage: candid score BENCHMARK FILE... [options]
                                 "\n"
                                 "Scores answers that exist already, those of candid eval and those of other programs.\n"
                                 "\n"
-                                "  pope   yes or no to \"Is there a X in the image?\"\n"
-                                "  chair  objects in captions that are not in the image\n"
+                                "  pope        yes or no to \"Is there a X in the image?\"\n"
+                                "  mme         two questions per image, one to be answered yes and one no\n"
+                                "  amber       descriptions against lists of objects; yes or no\n"
+                                "  sycophancy  the same questions asked neutrally and with a misleading hint\n"
                                 "\n"
                                 "candid score BENCHMARK --help lists the options.\n";
 
@@ -26,6 +28,9 @@ int command_score(int argc, char **argv) {
     } benchmarks[] = {
         {"pope", score_pope},
         {"chair", score_chair},
+        {"mme", score_mme},
+        {"amber", score_amber},
+        {"sycophancy", score_sycophancy},
     };
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         fputs(help_text, argc < 2 ? stderr : stdout);
@@ -156,7 +161,7 @@ static char *summary_text(const char *benchmark, const struct eval_items *items,
     return text;
 }
 
-static bool print_verdicts(FILE *to, const struct eval_scores *scores) {
+bool score_print_verdicts(FILE *to, const struct eval_scores *scores) {
     bool ok = true;
     for (size_t i = 0; ok && i < scores->n; i++) {
         if (!scores->verdicts[i]) {
@@ -186,7 +191,7 @@ int score_write(const struct score_output *output, const char *benchmark, const 
         }
         FILE *file = open_output(path);
         char *text = file && !which ? summary_text(benchmark, items, scores) : NULL;
-        bool ok = file && (which ? print_verdicts(file, scores) : text && fprintf(file, "%s\n", text) > 0);
+        bool ok = file && (which ? score_print_verdicts(file, scores) : text && fprintf(file, "%s\n", text) > 0);
         cJSON_free(text);
         ok = (!file || close_output(file)) && ok;
         if (!ok) {
@@ -195,6 +200,17 @@ int score_write(const struct score_output *output, const char *benchmark, const 
         }
     }
     return EXIT_OK;
+}
+
+size_t score_count_failed(const struct eval_items *items) {
+    size_t n_failed = 0;
+    for (size_t i = 0; i < items->n; i++) {
+        n_failed += !items->items[i].answer;
+    }
+    if (n_failed > 0) {
+        complain("%zu of %zu questions have no answer and do not count", n_failed, items->n);
+    }
+    return n_failed;
 }
 
 void score_print_sources(const struct eval_items *items) {

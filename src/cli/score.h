@@ -8,6 +8,9 @@
 /* ---- benchmarks: argv[0] is the benchmark's name ---- */
 int score_pope(int argc, char **argv);
 int score_chair(int argc, char **argv);
+int score_mme(int argc, char **argv);
+int score_amber(int argc, char **argv);
+int score_sycophancy(int argc, char **argv);
 
 /* ---- arguments ---- */
 
@@ -47,6 +50,16 @@ extern const char score_output_help[];
 /* Writes what `output` asks for. "-" is standard output. */
 int score_write(const struct score_output *output, const char *benchmark, const struct eval_items *items,
                 const struct eval_scores *scores);
+
+/* A line per verdict; false when it cannot be written. */
+bool score_print_verdicts(FILE *to, const struct eval_scores *scores);
+
+/* The tables of a summary's "scores". */
+void score_pope_print(const cJSON *scores);
+void score_chair_print(const cJSON *scores);
+
+/* How many items have no answer; says so on standard error. */
+size_t score_count_failed(const struct eval_items *items);
 
 /* One line per file that was read: questions, checksum, which published version it is. */
 void score_print_sources(const struct eval_items *items);

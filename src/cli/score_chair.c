@@ -14,7 +14,8 @@ static const char help_text[] =
     "                       instances_train2014.json and instances_val2014.json\n"
     "  --reference FILE...  reference captions as COCO writes them (captions_train2014.json, captions_val2014.json);\n"
     "                       without them the truth is the instances alone, which is another metric\n"
-    "  --truth-cache FILE   the truth as written by candid chair cache; refused when it does not fit the other options\n"
+    "  --truth-cache FILE   the truth as written by candid chair cache; refused when it does not fit the other "
+    "options\n"
     "  --mode MODE          how words become objects: nltk38 (what most publications report: NLTK <= 3.8.1), nltk39\n"
     "                       (NLTK >= 3.9), pattern (the original), approximate (nltk38 without a tagger; not the\n"
     "                       published metric). Default: nltk38 where a tagger was imported, else approximate\n"
@@ -44,8 +45,7 @@ static const char *text_of(const cJSON *summary, const char *key) {
     return cJSON_GetObjectItemCaseSensitive(summary, key)->valuestring;
 }
 
-static void print_scores(const struct eval_items *items, const cJSON *summary) {
-    score_print_sources(items);
+void score_chair_print(const cJSON *summary) {
     const cJSON *source;
     cJSON_ArrayForEach(source, cJSON_GetObjectItemCaseSensitive(summary, "truth_sources")) {
         printf("truth: %s, %.0f %s, sha256 %.12s…\n", text_of(source, "path"), number_of(source, "annotations"),
@@ -96,7 +96,8 @@ static int score(const struct chair_arguments *a, struct chair_session *session,
     if (n_failed > 0) {
         complain("%zu of %zu images have no caption and do not count", n_failed, items->n);
     }
-    print_scores(items, scores.summary);
+    score_print_sources(items);
+    score_chair_print(scores.summary);
     const int code = score_write(&a->output, "chair", items, &scores);
     scores_free(&scores);
     return code != EXIT_OK ? code : n_failed > 0 ? EXIT_ITEM : EXIT_OK;
