@@ -355,6 +355,7 @@ candid_status tagger_add_punkt_pickle(struct tagger_parts *parts, const uint8_t 
     static const char *const allowed[] = {"__builtin__ set",
                                           "builtins set",
                                           "__builtin__ int",
+                                          "__builtin__ long",
                                           "builtins int",
                                           "__builtin__ object",
                                           "builtins object",
