@@ -43,8 +43,7 @@ static size_t token_length(const uint32_t *c, size_t n) {
         return 1;
     }
     size_t length = 1;
-    while (!ends_here(c + length, n - length) &&
-           !(c[length] == ',' && ends_here(c + length + 1, n - length - 1))) {
+    while (!ends_here(c + length, n - length) && !(c[length] == ',' && ends_here(c + length + 1, n - length - 1))) {
         length++;
     }
     return length;
@@ -69,7 +68,7 @@ static bool is_number(const uint32_t *c, size_t n) {
     return i == n;
 }
 
-#define NUMBER "##number##"
+#define NUMBER    "##number##"
 #define KEY_BYTES 256 /* longer words are in no table */
 
 /* Appends the token's type: numbers are all the same. */

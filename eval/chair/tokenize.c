@@ -50,7 +50,7 @@ candid_status words_add(struct words *words, const uint32_t *c, size_t n, candid
  */
 
 /* No rule makes more than four characters of one, but for a few at the ends. */
-#define GROWTH 4
+#define GROWTH      4
 #define GROWTH_ENDS 8
 
 static void put(struct text32 *to, uint32_t c) {
@@ -378,8 +378,9 @@ static void twas(const struct text32 *from, struct text32 *to) {
 /* In NLTK's order: quotes that open, punctuation, brackets, quotes that close, contractions. */
 static const struct {
     void (*rewrite)(const struct text32 *from, struct text32 *to);
-    match_function pad;  /* instead of rewrite */
-    const char *concerns; /* nothing happens without one of these, or ANY_OTHER a character beyond ASCII; NULL: always */
+    match_function pad; /* instead of rewrite */
+    const char
+        *concerns; /* nothing happens without one of these, or ANY_OTHER a character beyond ASCII; NULL: always */
     bool only_from_39;
 } rules[] = {
 #define ANY_OTHER "\x7f"

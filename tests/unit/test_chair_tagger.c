@@ -64,9 +64,13 @@ static void bytes_that_are_no_text(void **state) {
     candid_error error;
     OK(tokenize(&t, "", &words, &error));
     assert_true(words.n == 0);
-    OK(tokenize(&t, "\xff" "DOG\xc3 \xe2\x82", &words, &error));
+    OK(tokenize(&t,
+                "\xff"
+                "DOG\xc3 \xe2\x82",
+                &words, &error));
     assert_true(words.n == 2);
-    assert_string_equal(word_at(&words, 0), "\xef\xbf\xbd" "dog\xef\xbf\xbd");
+    assert_string_equal(word_at(&words, 0), "\xef\xbf\xbd"
+                                            "dog\xef\xbf\xbd");
     words_free(&words);
     word_tokenizer_free(&t);
 }
@@ -114,9 +118,9 @@ static candid_status parse(const char *lines, candid_error *error) {
 }
 
 static void tagger_files(void **state) {
-    static const char good[] = TAGGER_MAGIC
-        "\nfrom x\ntags 2\nJJ\nNN\nwords 1\nthe\tJJ\nfeatures 2\nbias\tNN 1 JJ -0.5\ni word a\t\n"
-        "abbreviations 0\ncollocations 0\nstarters 0\n";
+    static const char good[] =
+        TAGGER_MAGIC "\nfrom x\ntags 2\nJJ\nNN\nwords 1\nthe\tJJ\nfeatures 2\nbias\tNN 1 JJ -0.5\ni word a\t\n"
+                     "abbreviations 0\ncollocations 0\nstarters 0\n";
     static const struct {
         const char *from, *to, *message;
     } broken[] = {
@@ -166,21 +170,41 @@ static void hostile_pickles(void **state) {
     for (size_t n = 0; n + 1 < sizeof empty - 1; n++) {
         assert_int_equal(read_pickle(empty, n, &error), CANDID_ERROR_FORMAT);
     }
-    assert_int_equal(read_pickle(PICKLE("\x80\x02" "cos\nsystem\nU\x02id\x85R."), &error), CANDID_ERROR_FORMAT);
+    assert_int_equal(read_pickle(PICKLE("\x80\x02"
+                                        "cos\nsystem\nU\x02id\x85R."),
+                                 &error),
+                     CANDID_ERROR_FORMAT);
     assert_non_null(strstr(error.message, "it wants \"os.system\""));
-    assert_int_equal(read_pickle(PICKLE("\x80\x02" "cnltk.tokenize.punkt\nPunktParameters\n)R."), &error),
+    assert_int_equal(read_pickle(PICKLE("\x80\x02"
+                                        "cnltk.tokenize.punkt\nPunktParameters\n)R."),
+                                 &error),
                      CANDID_ERROR_FORMAT);
     static const struct {
         const char *bytes;
         size_t size;
     } broken[] = {
-        {PICKLE(".")},           {PICKLE("}}.")},         {PICKLE("(.")},
-        {PICKLE("}s.")},         {PICKLE("}Na.")},        {PICKLE("}(Nu.")},
-        {PICKLE("h\x01.")},      {PICKLE("r\xff\xff\xff\x7f.")}, {PICKLE("}r\xff\xff\xff\x7f.")},
-        {PICKLE("X\xff\xff\xff\xff.")}, {PICKLE("U\x01\0.")},   {PICKLE("\x8a\x09" "123456789.")},
-        {PICKLE("I1\n.")},       {PICKLE("N}b.")},        {PICKLE("NR.")},
-        {PICKLE("e.")},          {PICKLE("\x87.")},       {PICKLE("}]]\x87.")},
-        {PICKLE("N.")},          {PICKLE("}(U\x01xNu}]\x87.")}, {PICKLE("}(U\x01x}(U\x01yNuu}]\x87.")},
+        {PICKLE(".")},
+        {PICKLE("}}.")},
+        {PICKLE("(.")},
+        {PICKLE("}s.")},
+        {PICKLE("}Na.")},
+        {PICKLE("}(Nu.")},
+        {PICKLE("h\x01.")},
+        {PICKLE("r\xff\xff\xff\x7f.")},
+        {PICKLE("}r\xff\xff\xff\x7f.")},
+        {PICKLE("X\xff\xff\xff\xff.")},
+        {PICKLE("U\x01\0.")},
+        {PICKLE("\x8a\x09"
+                "123456789.")},
+        {PICKLE("I1\n.")},
+        {PICKLE("N}b.")},
+        {PICKLE("NR.")},
+        {PICKLE("e.")},
+        {PICKLE("\x87.")},
+        {PICKLE("}]]\x87.")},
+        {PICKLE("N.")},
+        {PICKLE("}(U\x01xNu}]\x87.")},
+        {PICKLE("}(U\x01x}(U\x01yNuu}]\x87.")},
     };
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         assert_int_equal(read_pickle(broken[i].bytes, broken[i].size, &error), CANDID_ERROR_FORMAT);
@@ -213,9 +237,12 @@ static void nothing_to_import(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tokens),          cmocka_unit_test(bytes_that_are_no_text),
-        cmocka_unit_test(tags),            cmocka_unit_test(tagger_files),
-        cmocka_unit_test(hostile_pickles), cmocka_unit_test(cyclic_pickle),
+        cmocka_unit_test(tokens),
+        cmocka_unit_test(bytes_that_are_no_text),
+        cmocka_unit_test(tags),
+        cmocka_unit_test(tagger_files),
+        cmocka_unit_test(hostile_pickles),
+        cmocka_unit_test(cyclic_pickle),
         cmocka_unit_test(nothing_to_import),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -138,8 +138,10 @@ static void wrong_annotations(void **state) {
         {"{\"annotations\": [{\"image_id\": 1, \"caption\": \"x\"}]}", "is this a file of instances?"},
         {"{\"annotations\": [{\"category_id\": 1}]}", "an annotation without \"image_id\""},
         {"{\"annotations\": [{\"category_id\": 1, \"image_id\": \"1\"}]}", "expected a number"},
-        {"{\"annotations\": [{\"category_id\": 7, \"image_id\": 1}]}", "category 7, which \"categories\" does not list"},
-        {"{\"categories\": [{\"id\": 2, \"name\": \"unicorn\"}],\n \"annotations\": [{\"category_id\": 2, \"image_id\": "
+        {"{\"annotations\": [{\"category_id\": 7, \"image_id\": 1}]}",
+         "category 7, which \"categories\" does not list"},
+        {"{\"categories\": [{\"id\": 2, \"name\": \"unicorn\"}],\n \"annotations\": [{\"category_id\": 2, "
+         "\"image_id\": "
          "1}]}",
          "truth_instances.json:2 (byte"},
         {"{\"images\": [{\"id\": 1, \"file_name\": \"a\"}, {\"id\": 2, \"file_name\": \"b/a\"}], \"annotations\": []}",
@@ -147,7 +149,8 @@ static void wrong_annotations(void **state) {
         {"{\"annotations\": [", "the end of the file"},
         {"[]", "expected an object"},
         {"", "expected an object {…}, found the end of the file"},
-        {"{\"categories\": [{\"id\": 1, \"name\": \"dog\"}], \"annotations\": [{\"category_id\": 1, \"image_id\": 1}]} x",
+        {"{\"categories\": [{\"id\": 1, \"name\": \"dog\"}], \"annotations\": [{\"category_id\": 1, \"image_id\": 1}]} "
+         "x",
          "expected the end of the file"},
     };
     struct setup *s = *state;
@@ -234,8 +237,9 @@ static candid_status parse(const char *lines, candid_error *error) {
 #define HASH "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 static void damaged(void **state) {
-    static const char good[] = "candid-chair-truth 1\nmode pattern\nvocabulary 80 " HASH "\ntagger -\nsource captions 9 2 " HASH
-                               " a b.json\nimages 2\n-5 ffffffffffffffff ffff x y\n7 0 1\n";
+    static const char good[] =
+        "candid-chair-truth 1\nmode pattern\nvocabulary 80 " HASH "\ntagger -\nsource captions 9 2 " HASH
+        " a b.json\nimages 2\n-5 ffffffffffffffff ffff x y\n7 0 1\n";
     static const struct {
         const char *from, *to, *message;
     } broken[] = {

@@ -66,7 +66,8 @@ static void texts(void **state) {
         {"\"\\u00e9\\u20AC\"", "\xc3\xa9\xe2\x82\xac"},
         {"\"\\ud83d\\ude00!\"", "\xf0\x9f\x98\x80!"},
         {"\"\\ud83dx\"", "\xef\xbf\xbdx"},
-        {"\"\\ud83d\\u0041\"", "\xef\xbf\xbd" "A"},
+        {"\"\\ud83d\\u0041\"", "\xef\xbf\xbd"
+                               "A"},
         {"\"\\ude00\"", "\xef\xbf\xbd"},
     };
     static const char *const broken[] = {
@@ -99,12 +100,12 @@ static void texts(void **state) {
 }
 
 static void values(void **state) {
-    static const char *const good[] = {"0",     "-0",   "1e5",  "1.5E-3", "true",          "false",
-                                       "null",  "[]",   "{}",   "[[],1]", "{\"a\":[{}]}",  " [ 1 , 2 ] ",
-                                       "[true]", "\"x\""};
-    static const char *const broken[] = {"",      "-",     "01",     "1.",   "1e",     ".5",    "+1",      "tru",   "nulL",
-                                         "[",     "[1",    "[1,",    "[1,]", "[,1]",   "[1 2]", "{",       "{\"a\"", "{\"a\":",
-                                         "{a:1}", "{1:2}", "{\"a\":1,}", "]",    "[1}",    "{\"a\":1]", "\"a\" 1", "NaN"};
+    static const char *const good[] = {"0",  "-0", "1e5",    "1.5E-3",       "true",        "false",  "null",
+                                       "[]", "{}", "[[],1]", "{\"a\":[{}]}", " [ 1 , 2 ] ", "[true]", "\"x\""};
+    static const char *const broken[] = {"",      "-",    "01",        "1.",      "1e",    ".5",    "+1",
+                                         "tru",   "nulL", "[",         "[1",      "[1,",   "[1,]",  "[,1]",
+                                         "[1 2]", "{",    "{\"a\"",    "{\"a\":", "{a:1}", "{1:2}", "{\"a\":1,}",
+                                         "]",     "[1}",  "{\"a\":1]", "\"a\" 1", "NaN"};
     candid_error error;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         struct json_stream s = over(good[i]);
