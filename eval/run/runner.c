@@ -326,14 +326,12 @@ static candid_status record(struct eval_job *job, const struct batch *b, candid_
     TRY(status);
     TRY(hold(job, b, error));
     for (size_t i = 0; i < b->n; i++) {
-        if (b->asks[i].problem) {
-            const bool first = i == 0 || b->asks[i - 1].image != b->asks[i].image;
-            if (first) {
-                job->failed(job->user_data, b->asks[i].unit->image, b->asks[i].problem);
-            }
-            if (job->strict) {
-                return fail(error, CANDID_ERROR_IO, "%s: %.400s", b->asks[i].unit->image, b->asks[i].problem);
-            }
+        const struct ask *ask = &b->asks[i];
+        if (ask->problem && job->strict) {
+            return fail(error, CANDID_ERROR_FORMAT, "%.480s", ask->problem);
+        }
+        if (ask->problem && (i == 0 || b->asks[i - 1].image != ask->image)) {
+            job->failed(job->user_data, ask->unit->image, ask->problem);
         }
     }
     return CANDID_OK;

@@ -157,8 +157,8 @@ static candid_status limit_items(struct eval_items *items, size_t limit, candid_
     return CANDID_OK;
 }
 
-candid_status evaluation_items(const struct evaluation *e, struct eval_items *items, candid_error *error) {
-    candid_status status = e->bench->read(e->o, items, error);
+candid_status evaluation_items(struct evaluation *e, struct eval_items *items, candid_error *error) {
+    candid_status status = e->bench->read(e, items, error);
     if (status == CANDID_OK && e->o->limit > 0) {
         status = limit_items(items, (size_t)e->o->limit, error);
     }
@@ -230,6 +230,7 @@ void evaluation_free(struct evaluation *e) {
     free(e->configs);
     cJSON_Delete(e->model);
     chair_session_close(&e->chair);
+    amber_data_free(e->amber);
     units_free(&e->units);
     items_free(&e->items);
 }

@@ -4,6 +4,7 @@
 
 #include "cli/chair.h"
 #include "cli/cli.h"
+#include "eval/amber/amber.h"
 #include "eval/common/items.h"
 #include "eval/run/results.h"
 #include "eval/run/runner.h"
@@ -53,7 +54,7 @@ struct benchmark {
     const char *prompt; /* of items without a question, NULL: they all have one */
     int batch;          /* requests answered at a time, if not given */
     /* Reads the questions. */
-    candid_status (*read)(const struct eval_options *o, struct eval_items *items, candid_error *error);
+    candid_status (*read)(struct evaluation *e, struct eval_items *items, candid_error *error);
     /* Scores the answers; NULL: there is nothing to score. */
     candid_status (*score)(struct evaluation *e, struct eval_scores *out, candid_error *error);
     /* Before hours of work: opens what scoring needs and tries it. May be NULL. */
@@ -72,6 +73,7 @@ struct evaluation {
     struct eval_config *configs; /* [n_configs] */
     size_t n_configs;
     struct chair_session chair; /* open for chair */
+    struct amber_data *amber;   /* of amber */
     cJSON *model;               /* of the summary */
     candid_model *opened;
     candid_context *context;
@@ -80,7 +82,7 @@ struct evaluation {
 /* Reads questions and configurations. Prints problems. */
 int evaluation_prepare(struct eval_options *o, struct evaluation *out);
 /* The questions of the benchmark, without answers. */
-candid_status evaluation_items(const struct evaluation *e, struct eval_items *items, candid_error *error);
+candid_status evaluation_items(struct evaluation *e, struct eval_items *items, candid_error *error);
 /* Opens model and context. */
 int evaluation_open(struct evaluation *e);
 void evaluation_free(struct evaluation *e);

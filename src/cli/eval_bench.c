@@ -10,6 +10,7 @@
 #include "eval/common/json_objects.h"
 #include "eval/common/mt19937.h"
 #include "eval/common/sha256.h"
+#include "eval/mme/mme.h"
 #include "eval/pope/pope.h"
 
 /* ---- yes or no ----------------------------------------------------------------------------------- */
@@ -19,7 +20,8 @@ static candid_status need_questions(const struct eval_options *o, candid_error *
                               : fail(error, CANDID_ERROR_ARGUMENT, "%s: expected --questions FILE", o->benchmark);
 }
 
-static candid_status pope_read(const struct eval_options *o, struct eval_items *items, candid_error *error) {
+static candid_status pope_read(struct evaluation *e, struct eval_items *items, candid_error *error) {
+    const struct eval_options *o = e->o;
     TRY(need_questions(o, error));
     for (size_t i = 0; i < o->questions.n; i++) {
         TRY(pope_read_questions(o->questions.values[i], NULL, items, error));
@@ -48,6 +50,66 @@ static candid_status pope_check(struct evaluation *e, candid_error *error) {
         }
     }
     return CANDID_OK;
+}
+
+/* Sub-tasks "existence,count", the ones of the hallucination subset by that name, or NULL: all. */
+static candid_status mme_subset(const char *list, const char *only[MME_SUBTASKS + 1], candid_error *error) {
+    size_t n = 0;
+    for (const char *at = list; *at;) {
+        const size_t size = strcspn(at, ",");
+        size_t k = 0;
+        while (mme_subtasks[k] && (strlen(mme_subtasks[k]) != size || strncmp(mme_subtasks[k], at, size) != 0)) {
+            k++;
+        }
+        if (!mme_subtasks[k] || n == MME_SUBTASKS) {
+            return fail(error, CANDID_ERROR_ARGUMENT, "--list: MME has no sub-task \"%.*s\"", (int)size, at);
+        }
+        only[n++] = mme_subtasks[k];
+        at += size + (at[size] == ',');
+    }
+    only[n] = NULL;
+    return CANDID_OK;
+}
+
+static candid_status mme_read(struct evaluation *e, struct eval_items *items, candid_error *error) {
+    const char *only[MME_SUBTASKS + 1] = {0};
+    const char *list = e->o->list;
+    if (list && strcmp(list, "hallucination") == 0) {
+        memcpy(only, mme_subtasks, MME_HALLUCINATION * sizeof *only);
+    } else if (list) {
+        TRY(mme_subset(list, only, error));
+    }
+    return mme_read_folder(e->o->images, list ? only : NULL, items, error);
+}
+
+static candid_status mme_scores(struct evaluation *e, struct eval_scores *out, candid_error *error) {
+    return mme_score(&e->items, &(struct mme_options){e->o->rule}, out, error);
+}
+
+static candid_status mme_check(struct evaluation *e, candid_error *error) {
+    return e->o->rule && !mme_read_answer(e->o->rule, "")
+               ? fail(error, CANDID_ERROR_ARGUMENT, "--rule: expected official or lmms-eval, found \"%s\"", e->o->rule)
+               : CANDID_OK;
+}
+
+/* ---- amber --------------------------------------------------------------------------------------- */
+
+static candid_status amber_read(struct evaluation *e, struct eval_items *items, candid_error *error) {
+    TRY(need_questions(e->o, error));
+    if (!e->o->amber_data) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "amber: expected --amber-data DIR, AMBER's repository or its data/");
+    }
+    if (!e->amber) {
+        TRY(amber_data_read(e->o->amber_data, e->o->similarity, &e->amber, error));
+    }
+    for (size_t i = 0; i < e->o->questions.n; i++) {
+        TRY(amber_read_questions(e->o->questions.values[i], e->amber, items, error));
+    }
+    return CANDID_OK;
+}
+
+static candid_status amber_scores(struct evaluation *e, struct eval_scores *out, candid_error *error) {
+    return amber_score(&e->items, &(struct amber_options){.data = e->amber}, out, error);
 }
 
 /* ---- images to caption --------------------------------------------------------------------------- */
@@ -199,7 +261,8 @@ static candid_status add_from_folder(const struct eval_options *o, const struct 
     return CANDID_OK;
 }
 
-static candid_status images_read(const struct eval_options *o, struct eval_items *items, candid_error *error) {
+static candid_status images_read(struct evaluation *e, struct eval_items *items, candid_error *error) {
+    const struct eval_options *o = e->o;
     if (o->questions.n > 0) { /* LLaVA's form, answers scored by nobody */
         return fail(error, CANDID_ERROR_ARGUMENT, "%s asks every image the same; questions are for vqa", o->benchmark);
     }
@@ -285,7 +348,8 @@ static candid_status vqa_file(const char *path, struct eval_items *items, candid
     return status == CANDID_OK ? items_add_source(items, &source, error) : status;
 }
 
-static candid_status vqa_read(const struct eval_options *o, struct eval_items *items, candid_error *error) {
+static candid_status vqa_read(struct evaluation *e, struct eval_items *items, candid_error *error) {
+    const struct eval_options *o = e->o;
     TRY(need_questions(o, error));
     for (size_t i = 0; i < o->questions.n; i++) {
         TRY(vqa_file(o->questions.values[i], items, error));
@@ -309,6 +373,8 @@ static const struct benchmark benchmarks[] = {
      .score = chair_scores,
      .check = chair_check,
      .print = score_chair_print},
+    {.name = "mme", .batch = 1, .read = mme_read, .score = mme_scores, .check = mme_check, .print = score_mme_print},
+    {.name = "amber", .batch = 1, .read = amber_read, .score = amber_scores, .print = score_amber_print},
     {.name = "caption", .prompt = CAPTION_PROMPT, .batch = 8, .read = images_read},
     {.name = "vqa", .batch = 1, .read = vqa_read},
 };

@@ -26,11 +26,8 @@ int command_score(int argc, char **argv) {
         const char *name;
         int (*run)(int argc, char **argv);
     } benchmarks[] = {
-        {"pope", score_pope},
-        {"chair", score_chair},
-        {"mme", score_mme},
-        {"amber", score_amber},
-        {"sycophancy", score_sycophancy},
+        {"pope", score_pope},   {"chair", score_chair},           {"mme", score_mme},
+        {"amber", score_amber}, {"sycophancy", score_sycophancy},
     };
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         fputs(help_text, argc < 2 ? stderr : stdout);

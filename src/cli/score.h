@@ -57,6 +57,8 @@ bool score_print_verdicts(FILE *to, const struct eval_scores *scores);
 /* The tables of a summary's "scores". */
 void score_pope_print(const cJSON *scores);
 void score_chair_print(const cJSON *scores);
+void score_mme_print(const cJSON *scores);
+void score_amber_print(const cJSON *scores);
 
 /* How many items have no answer; says so on standard error. */
 size_t score_count_failed(const struct eval_items *items);
