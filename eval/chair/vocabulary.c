@@ -192,14 +192,14 @@ static candid_status read_own(struct vocabulary *v, const char *path, candid_err
     struct mapped_file file;
     TRY(file_map(path, "a table of synonyms", &file, error));
     v->own = true;
-    v->text = malloc(file.size + 1);
-    if (v->text && file.size > 0) {
-        memcpy(v->text, file.data, file.size);
-    }
     const size_t size = file.size;
+    v->text = strndup(file.data ? (const char *)file.data : "", size);
     file_unmap(&file);
     if (!v->text) {
         return fail_memory(error, "a table of synonyms", size);
+    }
+    if (strlen(v->text) != size) {
+        return fail(error, CANDID_ERROR_FORMAT, "%s: a zero byte in a table of synonyms", label);
     }
     return read_classes(v, (struct span){v->text, size}, label, error);
 }

@@ -143,10 +143,10 @@ static void wrong_annotations(void **state) {
         {"{\"categories\": [{\"id\": 2, \"name\": \"unicorn\"}],\n \"annotations\": [{\"category_id\": 2, "
          "\"image_id\": "
          "1}]}",
-         "truth_instances.json:2 (byte"},
+         "the category \"unicorn\" is none of the 80 classes"},
         {"{\"images\": [{\"id\": 1, \"file_name\": \"a\"}, {\"id\": 2, \"file_name\": \"b/a\"}], \"annotations\": []}",
          "the images 1 and 2 are both called \"a\""},
-        {"{\"annotations\": [", "the end of the file"},
+        {"{\"annotations\":\n [", "truth_instances.json:2 (byte 18): expected"},
         {"[]", "expected an object"},
         {"", "expected an object {…}, found the end of the file"},
         {"{\"categories\": [{\"id\": 1, \"name\": \"dog\"}], \"annotations\": [{\"category_id\": 1, \"image_id\": 1}]} "
