@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "core/base64.h"
 #include "eval/report/page.h"
 #include "eval/report/report.h"
 #include "eval/report/svg.h"
@@ -76,7 +77,7 @@ static void test_numbers(void **state) {
     assert_string_equal(memory_close(&m), "1,234,567999-1,000–");
     free(m.text);
     memory_open(&m);
-    write_base64(m.f, (const uint8_t *)"foobar", 4);
+    base64_write(m.f, (const uint8_t *)"foobar", 4);
     assert_string_equal(memory_close(&m), "Zm9vYg==");
     free(m.text);
     struct shown p;
