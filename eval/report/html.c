@@ -315,10 +315,9 @@ static void write_legend(FILE *f, const struct report *report, const struct repo
     if (report->options.resamples == 0 || g->n_items == 0) {
         return;
     }
-    fprintf(
-        f,
-        "<p class=quiet>Small: 95 %% intervals from %zu resamples of the images, and the difference to the baseline. ",
-        report->options.resamples);
+    fputs("<p class=quiet>Small: 95 % intervals from ", f);
+    write_count(f, (double)report->options.resamples);
+    fputs(" resamples of the images, and the difference to the baseline. ", f);
     fputs(g->rules->yes_no
               ? "p: McNemar’s exact test of accuracy on all questions; of the others the paired bootstrap. "
               : "p: paired bootstrap. ",
