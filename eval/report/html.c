@@ -228,9 +228,11 @@ static void write_table(FILE *f, const struct report *report, const struct repor
     for (size_t m = begin; m < end; m++) {
         static const char *const arrows[] = {" <span title=\"lower is better\">↓</span>", "",
                                              " <span title=\"higher is better\">↑</span>"};
-        fputs("<th scope=col>", f);
-        write_html(f, g->metrics[m].name);
-        fputs(arrows[g->metrics[m].better + 1], f);
+        if (report_is_known(g, m)) {
+            fputs("<th scope=col>", f);
+            write_html(f, g->metrics[m].name);
+            fputs(arrows[g->metrics[m].better + 1], f);
+        }
     }
     fputs(matched
               ? "<th scope=col>Baseline’s CHAIR_i<br>at this recall<th scope=col>Baseline’s CHAIR_i<br>at this length"
@@ -240,7 +242,9 @@ static void write_table(FILE *f, const struct report *report, const struct repor
     for (size_t r = 0; r < g->n_runs; r++) {
         write_name(f, report, g, r);
         for (size_t m = begin; m < end; m++) {
-            write_value(f, g, r, m);
+            if (report_is_known(g, m)) {
+                write_value(f, g, r, m);
+            }
         }
         if (matched) {
             write_matched(f, g, r, g->curves[r].at_recall);
