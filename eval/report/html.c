@@ -322,9 +322,8 @@ static void write_legend(FILE *f, const struct report *report, const struct repo
     fputs("<p class=quiet>Small: 95 % intervals from ", f);
     write_count(f, (double)report->options.resamples);
     fputs(" resamples of the images, and the difference to the baseline. ", f);
-    fputs(g->rules->yes_no
-              ? "p: McNemar’s exact test of accuracy on all questions; of the others the paired bootstrap. "
-              : "p: paired bootstrap. ",
+    fputs(g->rules->yes_no ? "p: McNemar’s exact test of the accuracy of a split; else the paired bootstrap. "
+                           : "p: paired bootstrap. ",
           f);
     fputs("Green and red differ at p &lt; 0.05, not corrected for the number of comparisons.", f);
     if (g->curves && g->n_runs > 1 && g->baseline != SIZE_MAX) {

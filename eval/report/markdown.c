@@ -144,7 +144,7 @@ candid_status report_write_markdown(const struct report *report, FILE *f, candid
         }
         if (report->options.resamples > 0 && g->n_items > 0) {
             fprintf(f, "In brackets 95 %% intervals (%zu resamples of the images); %s.\n\n", report->options.resamples,
-                    g->rules->yes_no ? "p of accuracy by McNemar's exact test, else by the paired bootstrap"
+                    g->rules->yes_no ? "p of accuracy in a split by McNemar's exact test, else by the paired bootstrap"
                                      : "p by the paired bootstrap");
         }
     }

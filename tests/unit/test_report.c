@@ -83,10 +83,11 @@ static void test_pope(void **state) {
     near(value_of(g, 0, "random", "accuracy")->high, 0.5);
     near(value_of(g, 0, "random", "recall")->low, 0);
     near(value_of(g, 0, "random", "recall")->high, 1);
-    /* McNemar: 2 against 0; 0 against 1; 2 against 1 */
+    /* McNemar: 2 against 0; 0 against 1 */
     near(value_of(g, 1, "random", "accuracy")->p, 0.5);
     near(value_of(g, 1, "popular", "accuracy")->p, 1);
-    near(value_of(g, 1, "mean", "accuracy")->p, 1);
+    /* the mean by the bootstrap: +0.25 for a, 0 for b, so a quarter of the draws shows no gain */
+    assert_true(fabs(value_of(g, 1, "mean", "accuracy")->p - 0.5) < 0.03);
     assert_true(isnan(value_of(g, 0, "mean", "accuracy")->difference));
     near(g->costs[1].relative, 1.25);
     near(g->costs[0].prefilled, 300);
