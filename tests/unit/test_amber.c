@@ -250,6 +250,7 @@ static void noun_rules(void **state) {
 }
 
 static void broken_data(void **state) {
+    write_file("safe_words.txt", "");
     write_file("relation.json", "{\"dog\": \"puppy\"}");
     data_fails(NULL, "key dog: expected one list of words");
     write_file("relation.json", "{\"dog\": [1]}");
