@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli/score.h"
+#include "eval/common/run_items.h"
 #include "eval/pope/pope.h"
 
 static const char help_text[] =
@@ -32,11 +33,27 @@ struct pope_arguments {
     struct score_output output;
 };
 
-/* Answers that stand beside question and label. */
+/* Answers that stand beside question and label: those of candid eval, in the order of their index, and others. */
+static candid_status read_answered(const struct pope_arguments *a, const char *path, struct eval_items *items,
+                                   candid_error *error) {
+    bool is_run = false;
+    const size_t begin = items->n;
+    candid_status status = run_recognise(path, &is_run, error);
+    if (status != CANDID_OK || !is_run) {
+        return status != CANDID_OK ? status : pope_read_questions(path, a->split, items, error);
+    }
+    status = run_read_items(path, items, error);
+    if (status == CANDID_OK) {
+        items->sources[items->n_sources - 1].known_as = pope_known_version(items, begin, items->n);
+        status = pope_check_splits(items, begin, path, error);
+    }
+    return status;
+}
+
 static candid_status read_together(const struct pope_arguments *a, struct eval_items *items, candid_error *error) {
     for (int i = 0; i < a->answers.n; i++) {
         const size_t begin = items->n;
-        candid_status status = pope_read_questions(a->answers.paths[i], a->split, items, error);
+        candid_status status = read_answered(a, a->answers.paths[i], items, error);
         size_t n_answers = 0;
         for (size_t k = begin; status == CANDID_OK && k < items->n; k++) {
             n_answers += items->items[k].answer != NULL;

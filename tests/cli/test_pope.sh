@@ -88,6 +88,13 @@ out_has '"vlmevalkit":'
 run 0 "$CANDID" score pope "$work/ours_random.jsonl" --rule pai --split other --json "$work/pai.json"
 json "$work/pai.json" "x['scores']['rule'] == 'pai' and list(x['scores']['splits']) == ['random'] and x['sources'][0]['lines'] == 72"
 
+tac "$work/ours_random.jsonl" >"$work/reversed.jsonl" # a run may stand in any order; its index decides
+run 0 "$CANDID" score pope "$work/reversed.jsonl" --scored "$work/reversed.scored"
+run 0 "$CANDID" score pope "$work/ours_random.jsonl" --scored "$work/ours.scored"
+cmp "$work/reversed.scored" "$work/ours.scored" || fail "the order of a run's lines matters"
+
+run 1 "$CANDID" score pope "$work/ours_random.jsonl" "$work/reversed.jsonl"; err_has 'found "random", which an earlier file has too'
+
 # What does not fit together is refused, not cut off.
 head -n 70 "$work/answers_random.jsonl" >"$work/short.jsonl"
 run 1 "$CANDID" score pope "$work/short.jsonl" --questions "$work/official_random.jsonl"; err_has "expected an answer to each of the 72 questions"; err_has "official_random.jsonl, found 70"

@@ -100,6 +100,11 @@ static void scores(void **state) {
     add(&items, "color", "g.jpg", "no", "yes");
     assert_int_equal(mme_score(&items, NULL, &out, &error), CANDID_ERROR_FORMAT);
     items_free(&items);
+    add(&items, "color", "f.jpg", "yes", "yes");
+    add(&items, "color", "f.jpg", "No", "yes");
+    assert_int_equal(mme_score(&items, NULL, &out, &error), CANDID_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "question 2 of MME: expected the label"));
+    items_free(&items);
     add(&items, "colour", "f.jpg", "yes", "yes");
     assert_int_equal(mme_score(&items, NULL, &out, &error), CANDID_ERROR_FORMAT);
     assert_non_null(strstr(error.message, "\"colour\""));
