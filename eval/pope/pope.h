@@ -40,6 +40,17 @@ candid_status pope_read_labels(const char *path, const char *split, struct eval_
 candid_status pope_read_answers(const char *path, bool by_order, struct eval_items *items, size_t begin, size_t end,
                                 candid_error *error);
 
+/*
+ * HALC's OPOPE: answers every question with "Yes" or "No" from a description of its image, objects with "image_id" or
+ * "image" and "caption" (or "answer"); images are told by the number in their name. A question whose image has no
+ * caption, or two, is a CANDID_ERROR_FORMAT. Kept as it is there: an object counts as described when any word of its
+ * name is a substring of the text ("car" of "cardboard", "hot" of "hot dog").
+ */
+candid_status pope_read_captions(const char *path, struct eval_items *items, candid_error *error);
+
+/* That test: whether one of the words of `object` ([size] bytes), divided by blanks, is a substring of the caption. */
+bool pope_caption_names(const char *caption, const char *object, size_t size);
+
 /* No split of items[begin ..), read from `path`, may be among the items before: two files of one split are mostly two
  * data sets. pope_read_questions has checked it. */
 candid_status pope_check_splits(const struct eval_items *items, size_t begin, const char *path, candid_error *error);

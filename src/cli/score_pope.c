@@ -20,6 +20,9 @@ static const char help_text[] =
     "\n"
     "  --questions FILE...  POPE's question files, or LLaVA's llava_pope_test.jsonl\n"
     "  --labels FILE...     POPE's question files, where the labels for LLaVA's are\n"
+    "  --opope              ANSWERS is one file of captions (\"image_id\", \"caption\"), and an object counts as seen "
+    "when a\n"
+    "                       word of its name is a substring of its image's caption: HALC's OPOPE\n"
     "  --by-order           do not look at ids\n"
     "  --split NAME         the split of files that do not name it; else their name tells (random, popular,\n"
     "                       adversarial)\n"
@@ -29,7 +32,7 @@ static const char help_text[] =
 struct pope_arguments {
     struct score_files answers, questions, labels;
     const char *split, *rule;
-    bool by_order;
+    bool by_order, opope;
     struct score_output output;
 };
 
@@ -82,7 +85,9 @@ static candid_status read_joined(const struct pope_arguments *a, struct eval_ite
     for (int i = 0; status == CANDID_OK && i < a->labels.n; i++) {
         status = pope_read_labels(a->labels.paths[i], NULL, items, error);
     }
-    if (status == CANDID_OK && a->answers.n == 1) {
+    if (status == CANDID_OK && a->opope) {
+        status = pope_read_captions(a->answers.paths[0], items, error);
+    } else if (status == CANDID_OK && a->answers.n == 1) {
         status = pope_read_answers(a->answers.paths[0], a->by_order, items, 0, items->n, error);
     }
     return status;
@@ -147,10 +152,13 @@ static int score(const struct pope_arguments *a, struct eval_items *items) {
 
 int score_pope(int argc, char **argv) {
     struct pope_arguments a = {0};
-    const struct score_option options[] = {
-        {.name = "--questions", .files = &a.questions}, {.name = "--labels", .files = &a.labels},
-        {.name = "--by-order", .flag = &a.by_order},    {.name = "--split", .value = &a.split},
-        {.name = "--rule", .value = &a.rule},           {0}};
+    const struct score_option options[] = {{.name = "--questions", .files = &a.questions},
+                                           {.name = "--labels", .files = &a.labels},
+                                           {.name = "--by-order", .flag = &a.by_order},
+                                           {.name = "--opope", .flag = &a.opope},
+                                           {.name = "--split", .value = &a.split},
+                                           {.name = "--rule", .value = &a.rule},
+                                           {0}};
     bool done;
     const int code = score_parse(argc, argv, help_text, options, &a.answers, &a.output, &done);
     if (code != EXIT_OK || done) {
@@ -162,6 +170,10 @@ int score_pope(int argc, char **argv) {
     }
     if (a.questions.n > 0 && a.answers.n != 1 && a.answers.n != a.questions.n) {
         complain("expected one answer file, or one per question file (%d), found %d", a.questions.n, a.answers.n);
+        return EXIT_USAGE;
+    }
+    if (a.opope && (a.questions.n == 0 || a.answers.n != 1)) {
+        complain("--opope needs --questions and one file of captions; see candid score pope --help");
         return EXIT_USAGE;
     }
     struct eval_items items = {0};
