@@ -290,6 +290,45 @@ CANDID_API candid_status candid_generate(candid_context *context, const candid_i
 
 CANDID_API void candid_result_free(const candid_result *result);
 
+/* ---- many questions ---------------------------------------------------------------------------- */
+
+/* One of several requests: images and prompt as in candid_generate. */
+typedef struct candid_request {
+    const candid_image *const *images;
+    size_t n_images;
+    const char *prompt;
+} candid_request;
+
+/* What candid_generate_many had to do. */
+typedef struct candid_sharing {
+    size_t struct_size;  /* set by the caller: sizeof(candid_sharing) */
+    int64_t n_prompt;    /* tokens of the answers' prompts, visual tokens included: what one by one would read */
+    int64_t n_prefilled; /* tokens that were read */
+    int64_t n_images;    /* images of all requests */
+    int64_t n_encoded;   /* images that were encoded for them */
+    double load_ms, encode_ms, prefill_ms, decode_ms; /* as in candid_stats, all together */
+    char why_not[200]; /* why a beginning that prompts have in common was read for each anew, or "" */
+} candid_sharing;
+
+/*
+ * Answers n requests, each as candid_generate would. Requests with the same images (the same pointers) that follow each
+ * other share them: an image is encoded once, the beginning that their prompts have in common is read once, and what is
+ * left of them is read side by side. Greedy or sampled answers, one each, of all requests are decoded side by side, so
+ * that weights are read once per step for all; beam search, OPERA and several answers go one after the other. Methods
+ * that look at the question before the image is read (VHR, MMA, VISTA, ACT) or look twice share the encoded images at
+ * most; why_not says so.
+ *
+ * On the exact path answers are those of candid_generate, bit for bit; the fast path may round differently, as more
+ * rows go through it at a time. Time and bytes of shared work are divided evenly among the results' stats. on_text of
+ * params is not called. sharing may be NULL.
+ *
+ * out: [n]; on success the caller frees each with candid_result_free. On failure none is to be freed, and the message
+ * tells the number of the request where it is one's own.
+ */
+CANDID_API candid_status candid_generate_many(candid_context *context, const candid_request *requests, size_t n,
+                                              const candid_generate_params *params, candid_sharing *sharing,
+                                              const candid_result **out, candid_error *error);
+
 #ifdef __cplusplus
 }
 #endif

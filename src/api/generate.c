@@ -23,14 +23,6 @@ candid_generate_params candid_generate_params_default(void) {
     };
 }
 
-/* The public result with the memory behind its pointers. */
-struct result {
-    candid_result public;
-    char *interventions;
-    candid_answer *answers; /* [out.n_answers] */
-    struct generated out;
-};
-
 void candid_result_free(const candid_result *result) {
     if (!result) {
         return;
@@ -42,7 +34,7 @@ void candid_result_free(const candid_result *result) {
     free(r);
 }
 
-static candid_status check_params(const candid_generate_params *p, candid_error *error) {
+candid_status request_check_params(const candid_generate_params *p, candid_error *error) {
     if (p->max_new_tokens < 0) {
         return fail(error, CANDID_ERROR_ARGUMENT, "max_new_tokens: expected 0 or more, found %d", p->max_new_tokens);
     }
@@ -61,9 +53,8 @@ static candid_status check_params(const candid_generate_params *p, candid_error 
     return CANDID_OK;
 }
 
-/* How many tokens may be generated, or the error that the request does not fit. */
-static candid_status fit_context(const candid_context *c, const struct request *r, int requested, int *max_new,
-                                 candid_error *error) {
+candid_status request_fit(const candid_context *c, const struct request *r, int requested, int *max_new,
+                          candid_error *error) {
     const char *branch;
     TRY(request_check_branches(r, error));
     const int64_t n_prompt = request_longest(r, &branch);
@@ -84,9 +75,16 @@ static candid_status fit_context(const candid_context *c, const struct request *
     return CANDID_OK;
 }
 
-/* The fields that candid.h promises, from what was generated. */
-static candid_status publish(struct result *r, candid_error *error) {
+candid_status request_publish(const struct request *request, struct result *r, candid_error *error) {
     const size_t n = (size_t)r->out.n_answers;
+    r->out.stats.load_ms = request->load_ms;
+    r->out.stats.encode_ms = request->encode_ms;
+    if (request->look) {
+        r->out.stats.load_ms += request->look->load_ms;
+        r->out.stats.encode_ms += request->look->encode_ms;
+        r->out.stats.prefill_ms += request->look->prefill_ms;
+    }
+    TRY(request_report(request, &r->out, &r->interventions, error));
     r->answers = calloc(n, sizeof *r->answers);
     if (!r->answers) {
         return fail_memory(error, "a result", n * sizeof *r->answers);
@@ -127,7 +125,7 @@ static candid_status choose_cache(candid_context *c, const struct request *r, in
 static candid_status answer(candid_context *c, const candid_image *const *images, struct request *request,
                             const candid_generate_params *params, struct result *r, candid_error *error) {
     int max_new = 0;
-    TRY(fit_context(c, request, params->max_new_tokens, &max_new, error));
+    TRY(request_fit(c, request, params->max_new_tokens, &max_new, error));
     TRY(generate_check(&request->decoding, c->model->tokenizer, c->model->llama.n_vocab, error));
     struct observer observer = {.cancelled = params->should_cancel, .user_data = params->should_cancel_user_data};
     struct kv_cache *own = NULL, *cache = NULL;
@@ -146,15 +144,7 @@ static candid_status answer(candid_context *c, const candid_image *const *images
     g.on_text_user_data = params->on_text_user_data;
     g.observer = &observer;
     TRY_GOTO(generate(&g, &r->out, error), status, done);
-    r->out.stats.load_ms = request->load_ms;
-    r->out.stats.encode_ms = request->encode_ms;
-    if (request->look) {
-        r->out.stats.load_ms += request->look->load_ms;
-        r->out.stats.encode_ms += request->look->encode_ms;
-        r->out.stats.prefill_ms += request->look->prefill_ms;
-    }
-    TRY_GOTO(request_report(request, &r->out, &r->interventions, error), status, done);
-    status = publish(r, error);
+    status = request_publish(request, r, error);
 done:
     kv_seq_free(seq);
     kv_cache_free(own);
@@ -212,7 +202,7 @@ static candid_status check_second(candid_context *c, const candid_image *image, 
     TRY(status);
     status = generate_check(&r.decoding, c->model->tokenizer, c->model->llama.n_vocab, error);
     if (status == CANDID_OK && r.views[0].mode != CANDID_PREPROCESS_ANYRES) {
-        status = fit_context(c, &r, params->max_new_tokens, &unused, error);
+        status = request_fit(c, &r, params->max_new_tokens, &unused, error);
     }
     request_free(&r);
     return status;
@@ -223,7 +213,7 @@ candid_status candid_generate(candid_context *c, const candid_image *const *imag
     TRY(check_call(c, images, n_images, prompt, out, error));
     candid_generate_params params = candid_generate_params_default();
     TRY(params_read(&params, sizeof params, given, "candid_generate_params", error));
-    TRY(check_params(&params, error));
+    TRY(request_check_params(&params, error));
 
     struct look_options options;
     TRY(look_options_from(params.config, &options, error));

@@ -235,13 +235,8 @@ static candid_status compile_branch(const candid_context *c, struct request *r, 
     return status;
 }
 
-candid_status request_encode(candid_context *c, const candid_image *const *images, struct request *r,
-                             const candid_config *config, const struct observer *observer, candid_error *error) {
-    TRY(sights_encode(c, images, r, observer, error));
-    if (c->model->facts.trained_with_cca && r->n_images > 0 && r->needs.order != IMAGE_RINGS) {
-        log_write(&c->model->log, CANDID_LOG_WARN,
-                  "%s was trained with concentric causal attention and runs without it; switch cca on", c->model->name);
-    }
+static candid_status compile(const candid_context *c, struct request *r, const candid_config *config,
+                             candid_error *error) {
     struct layout layout = {0};
     candid_status status = layout_from_prompt(&r->prompt, r->spans, &layout, error);
     if (status == CANDID_OK && layout_length(&layout) > 0) {
@@ -253,6 +248,25 @@ candid_status request_encode(candid_context *c, const candid_image *const *image
         status = compile_branch(c, r, i, config, error);
     }
     return status;
+}
+
+candid_status request_encode(candid_context *c, const candid_image *const *images, struct request *r,
+                             const candid_config *config, const struct observer *observer, candid_error *error) {
+    TRY(sights_encode(c, images, r, observer, error));
+    r->visual_tokens = c->visual_tokens;
+    if (c->model->facts.trained_with_cca && r->n_images > 0 && r->needs.order != IMAGE_RINGS) {
+        log_write(&c->model->log, CANDID_LOG_WARN,
+                  "%s was trained with concentric causal attention and runs without it; switch cca on", c->model->name);
+    }
+    return compile(c, r, config, error);
+}
+
+candid_status request_encode_again(candid_context *c, const candid_image *const *images, struct request *r,
+                                   const struct request *first, const candid_config *config,
+                                   const struct observer *observer, candid_error *error) {
+    TRY(sights_share(c, images, r, first, observer, error));
+    r->visual_tokens = first->visual_tokens;
+    return compile(c, r, config, error);
 }
 
 struct generation request_generation(candid_context *c, struct request *r, struct kv_seq *seq) {
@@ -276,7 +290,7 @@ struct generation request_generation(candid_context *c, struct request *r, struc
         .seq = seq,
         .prompt = &r->prompt,
         .images = r->spans,
-        .visual_tokens = c->visual_tokens,
+        .visual_tokens = r->visual_tokens,
         .plan = plan_acts(r->plan) ? r->plan : NULL,
         .branches = r->inputs,
         .n_branches = r->list.n,

@@ -33,6 +33,7 @@ struct request {
     struct branch_list list; /* what the branches are */
     struct request_branch branches[MAX_BRANCHES];
     struct branch_input inputs[MAX_BRANCHES]; /* what the generation gets of them, and counts */
+    float *visual_tokens;                     /* device: of all images; the context's, or of a family of requests */
     double load_ms, encode_ms;
     const struct second_look *look; /* the first look that led to this request, or NULL; borrowed */
 };
@@ -59,6 +60,12 @@ int64_t request_cache_tokens(const struct request *r, int max_new);
 candid_status request_encode(candid_context *c, const candid_image *const *images, struct request *r,
                              const candid_config *config, const struct observer *observer, candid_error *error);
 
+/* The same for a request about the same images as `first`, which was encoded last: only what depends on the question is
+ * encoded anew. The request must not outlive `first`. */
+candid_status request_encode_again(candid_context *c, const candid_image *const *images, struct request *r,
+                                   const struct request *first, const candid_config *config,
+                                   const struct observer *observer, candid_error *error);
+
 /* Everything of a generation but length, stop strings, text function and observer. seq: empty. */
 struct generation request_generation(candid_context *c, struct request *r, struct kv_seq *seq);
 
@@ -66,5 +73,25 @@ struct generation request_generation(candid_context *c, struct request *r, struc
 candid_status request_report(const struct request *r, const struct generated *out, char **text, candid_error *error);
 
 void request_free(struct request *r);
+
+/* ---- parts of candid_generate ---- */
+
+/* The public result with the memory behind its pointers. */
+struct result {
+    candid_result public; /* the first field */
+    char *interventions;
+    candid_answer *answers; /* [out.n_answers] */
+    struct generated out;
+};
+
+/* Checks parameters that need no model. */
+candid_status request_check_params(const candid_generate_params *p, candid_error *error);
+
+/* How many tokens may be generated, or the error that the request does not fit. */
+candid_status request_fit(const candid_context *c, const struct request *r, int requested, int *max_new,
+                          candid_error *error);
+
+/* The fields that candid.h promises, from what was generated into r->out. */
+candid_status request_publish(const struct request *request, struct result *r, candid_error *error);
 
 #endif

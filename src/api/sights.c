@@ -315,3 +315,24 @@ candid_status sights_encode(candid_context *c, const candid_image *const *images
     }
     return CANDID_OK;
 }
+
+/* AGLA's map is what the question attends to, unless it comes from a file. */
+static bool depends_on_question(const struct branch *b) {
+    return b->sight == SIGHT_MASKED && !b->path;
+}
+
+candid_status sights_share(candid_context *c, const candid_image *const *images, struct request *r,
+                           const struct request *first, const struct observer *observer, candid_error *error) {
+    TRY(make_taps(c, r, error));
+    const size_t n_taps = r->n_images * (size_t)r->needs.n_vision_blocks * (size_t)model_image_tokens(c->model);
+    memcpy(r->of_cls, first->of_cls, n_taps * sizeof *r->of_cls);
+    for (int i = 0; i < r->list.n && count_tokens(r->spans, r->n_images) > 0; i++) {
+        if (depends_on_question(&r->list.branches[i])) {
+            TRY(make_tokens(c, r, i, error));
+            TRY(encode_again(c, images, r, i, observer, error));
+        } else {
+            r->branches[i].visual_tokens = first->branches[i].visual_tokens;
+        }
+    }
+    return CANDID_OK;
+}

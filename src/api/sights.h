@@ -11,4 +11,9 @@ candid_status sights_plan(const candid_context *c, struct request *r, int i, can
 candid_status sights_encode(candid_context *c, const candid_image *const *images, struct request *r,
                             const struct observer *observer, candid_error *error);
 
+/* The same for a request about the images of `first`, which was encoded last: what does not depend on the question is
+ * taken from there, and remains `first`'s. */
+candid_status sights_share(candid_context *c, const candid_image *const *images, struct request *r,
+                           const struct request *first, const struct observer *observer, candid_error *error);
+
 #endif

@@ -29,8 +29,11 @@ int command_config(int argc, char **argv);
 int command_methods(int argc, char **argv);
 int command_calibrate(int argc, char **argv);
 int command_inspect(int argc, char **argv);
+int command_eval(int argc, char **argv);
 int command_score(int argc, char **argv);
 int command_pope(int argc, char **argv);
+int command_chair(int argc, char **argv);
+int command_report(int argc, char **argv);
 
 /* What `candid caption` and `candid inspect` ask without -q. */
 #define CAPTION_PROMPT "Please help me describe the image in detail."
@@ -72,6 +75,9 @@ int open_model(const struct run_options *o, candid_model **out);
 /* Expands directories (sorted, images by extension, not recursive). *paths: malloc'd strings, free with paths_free. */
 int paths_collect(char **inputs, int n_inputs, char ***paths, size_t *n_paths);
 void paths_free(char **paths, size_t n_paths);
+
+/* Whether a file's name is that of an image. */
+bool has_image_extension(const char *name);
 
 /* Ctrl-C: the first one asks the running work to end, the second kills. */
 void interrupt_install(void);

@@ -13,6 +13,8 @@ static const char usage[] = "candid - a vision-language runtime that says what i
                             "                                answer a question about each image\n"
                             "  candid inspect IMAGE --out DIR\n"
                             "                                show where the model looked for each word of its answer\n"
+                            "  candid report RUN.json...|DIR\n"
+                            "                                compare runs of a benchmark on a page of their own\n"
                             "  candid model [FILE|DIR...]    show what is in a model file\n"
                             "  candid convert DIR OUT.gguf   write a Hugging Face directory as GGUF\n"
                             "  candid quantize IN OUT --type T\n"
@@ -24,6 +26,8 @@ static const char usage[] = "candid - a vision-language runtime that says what i
                             "  candid score BENCHMARK FILE...\n"
                             "                                score answers to a benchmark, whoever gave them\n"
                             "  candid pope build|rules       make POPE's questions; list how its answers are read\n"
+                            "  candid chair import-tagger|cache\n"
+                            "                                prepare what scoring captions needs\n"
                             "  candid bench                  measure prefill, decode and image encoding\n"
                             "  candid COMMAND --help         options of a command\n"
                             "  candid --version\n"
@@ -51,7 +55,8 @@ int main(int argc, char **argv) {
         {"convert", command_convert},     {"quantize", command_quantize}, {"verify", command_verify},
         {"bench", command_bench},         {"config", command_config},     {"methods", command_methods},
         {"calibrate", command_calibrate}, {"inspect", command_inspect},   {"score", command_score},
-        {"pope", command_pope},
+        {"pope", command_pope},           {"chair", command_chair},       {"eval", command_eval},
+        {"report", command_report},
     };
     if (argc < 2) {
         fputs(usage, stderr);

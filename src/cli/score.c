@@ -26,10 +26,8 @@ int command_score(int argc, char **argv) {
         const char *name;
         int (*run)(int argc, char **argv);
     } benchmarks[] = {
-        {"pope", score_pope},
-        {"mme", score_mme},
-        {"amber", score_amber},
-        {"sycophancy", score_sycophancy},
+        {"pope", score_pope},   {"chair", score_chair},           {"mme", score_mme},
+        {"amber", score_amber}, {"sycophancy", score_sycophancy},
     };
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         fputs(help_text, argc < 2 ? stderr : stdout);
@@ -160,7 +158,7 @@ static char *summary_text(const char *benchmark, const struct eval_items *items,
     return text;
 }
 
-static bool print_verdicts(FILE *to, const struct eval_scores *scores) {
+bool score_print_verdicts(FILE *to, const struct eval_scores *scores) {
     bool ok = true;
     for (size_t i = 0; ok && i < scores->n; i++) {
         if (!scores->verdicts[i]) {
@@ -190,7 +188,7 @@ int score_write(const struct score_output *output, const char *benchmark, const 
         }
         FILE *file = open_output(path);
         char *text = file && !which ? summary_text(benchmark, items, scores) : NULL;
-        bool ok = file && (which ? print_verdicts(file, scores) : text && fprintf(file, "%s\n", text) > 0);
+        bool ok = file && (which ? score_print_verdicts(file, scores) : text && fprintf(file, "%s\n", text) > 0);
         cJSON_free(text);
         ok = (!file || close_output(file)) && ok;
         if (!ok) {

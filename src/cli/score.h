@@ -7,6 +7,7 @@
 
 /* ---- benchmarks: argv[0] is the benchmark's name ---- */
 int score_pope(int argc, char **argv);
+int score_chair(int argc, char **argv);
 int score_mme(int argc, char **argv);
 int score_amber(int argc, char **argv);
 int score_sycophancy(int argc, char **argv);
@@ -49,6 +50,15 @@ extern const char score_output_help[];
 /* Writes what `output` asks for. "-" is standard output. */
 int score_write(const struct score_output *output, const char *benchmark, const struct eval_items *items,
                 const struct eval_scores *scores);
+
+/* A line per verdict; false when it cannot be written. */
+bool score_print_verdicts(FILE *to, const struct eval_scores *scores);
+
+/* The tables of a summary's "scores". */
+void score_pope_print(const cJSON *scores);
+void score_chair_print(const cJSON *scores);
+void score_mme_print(const cJSON *scores);
+void score_amber_print(const cJSON *scores);
 
 /* How many items have no answer; says so on standard error. */
 size_t score_count_failed(const struct eval_items *items);

@@ -27,8 +27,7 @@ static double number(const cJSON *object, const char *key) {
     return cJSON_GetObjectItemCaseSensitive(object, key)->valuedouble;
 }
 
-static void print_scores(const struct eval_items *items, const cJSON *summary) {
-    score_print_sources(items);
+void score_amber_print(const cJSON *summary) {
     const cJSON *g = cJSON_GetObjectItemCaseSensitive(summary, "generative"), *dimension;
     if (g) {
         printf("\n%-16s%10s%10s%10s%10s%10s\n", "generative", "CHAIR", "Cover", "Hal", "Cog", "images");
@@ -79,7 +78,8 @@ int score_amber(int argc, char **argv) {
     }
     if (status == CANDID_OK) {
         const size_t n_failed = score_count_failed(&items);
-        print_scores(&items, scores.summary);
+        score_print_sources(&items);
+        score_amber_print(scores.summary);
         code = score_write(&output, "amber", &items, &scores);
         code = code == EXIT_OK && n_failed > 0 ? EXIT_ITEM : code;
     } else {

@@ -52,9 +52,8 @@ static candid_status read_file(const char *path, struct eval_items *items, candi
                                        : mme_read_results(path, items, error);
 }
 
-static void print_scores(const struct eval_items *items, const cJSON *summary) {
+void score_mme_print(const cJSON *summary) {
     static const char *const totals[] = {"hallucination", "perception", "cognition"};
-    score_print_sources(items);
     printf("\n%-22s%10s%10s%10s%10s\n", "sub-task", "images", "acc", "acc+", "score");
     const cJSON *subtask;
     cJSON_ArrayForEach(subtask, cJSON_GetObjectItemCaseSensitive(summary, "subtasks")) {
@@ -94,7 +93,8 @@ int score_mme(int argc, char **argv) {
     }
     if (status == CANDID_OK) {
         const size_t n_failed = score_count_failed(&items);
-        print_scores(&items, scores.summary);
+        score_print_sources(&items);
+        score_mme_print(scores.summary);
         code = score_write(&output, "mme", &items, &scores);
         code = code == EXIT_OK && n_failed > 0 ? EXIT_ITEM : code;
         status = write ? mme_write_results(write, &items, &error) : CANDID_OK;

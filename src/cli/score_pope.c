@@ -119,9 +119,7 @@ static void print_rule(const char *name, const cJSON *scores) {
     }
 }
 
-static void print_scores(const struct eval_items *items, const cJSON *summary) {
-    score_print_sources(items);
-    printf("%zu questions spell \"imange\"\n\n", pope_count_imange(items, 0, items->n));
+void score_pope_print(const cJSON *summary) {
     printf("%-11s %-12s%10s%10s%10s%10s%10s%9s%9s\n", "rule", "split", "accuracy", "precision", "recall", "F1", "yes",
            "answers", "unknown");
     const cJSON *rules = cJSON_GetObjectItemCaseSensitive(summary, "rules"), *rule;
@@ -144,7 +142,9 @@ static int score(const struct pope_arguments *a, struct eval_items *items) {
         return EXIT_ITEM;
     }
     const size_t n_failed = score_count_failed(items);
-    print_scores(items, scores.summary);
+    score_print_sources(items);
+    printf("%zu questions spell \"imange\"\n\n", pope_count_imange(items, 0, items->n));
+    score_pope_print(scores.summary);
     const int code = score_write(&a->output, "pope", items, &scores);
     scores_free(&scores);
     return code != EXIT_OK ? code : n_failed > 0 ? EXIT_ITEM : EXIT_OK;

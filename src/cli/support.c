@@ -44,7 +44,7 @@ int open_model(const struct run_options *o, candid_model **out) {
 
 /* ---- inputs ---- */
 
-static bool has_image_extension(const char *name) {
+bool has_image_extension(const char *name) {
     static const char *const extensions[] = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pnm"};
     const char *dot = strrchr(name, '.');
     for (size_t i = 0; dot && i < sizeof extensions / sizeof *extensions; i++) {

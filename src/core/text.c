@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Length of the valid UTF-8 sequence at p (n bytes left, n > 0), or 0. */
-static size_t utf8_length(const uint8_t *p, size_t n) {
+size_t text_utf8_length(const char *bytes, size_t n) {
+    const uint8_t *p = (const uint8_t *)bytes;
     if (p[0] < 0x80) {
         return 1;
     }
@@ -33,7 +33,7 @@ size_t text_print(char *buffer, size_t capacity, const char *bytes, size_t size)
     size_t n = 0, last_fit = 0; /* last_fit: where the ellipsis can still be written */
     for (size_t i = 0; i < size;) {
         const uint8_t *p = (const uint8_t *)bytes + i;
-        const size_t length = utf8_length(p, size - i);
+        const size_t length = text_utf8_length(bytes + i, size - i);
         const bool plain = length > 1 || (length == 1 && p[0] >= 0x20 && p[0] != 0x7F);
         const size_t out = plain ? length : 1;
         if (n + out > room) {

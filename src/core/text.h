@@ -4,6 +4,9 @@
 
 #include <stddef.h>
 
+/* Length of the valid UTF-8 sequence at the first of n bytes (n > 0), or 0 when it is none. */
+size_t text_utf8_length(const char *bytes, size_t n);
+
 /* Copies `size` bytes as printable UTF-8: control characters and invalid bytes become '?', "…" marks a cut.
  * capacity >= 4. NUL-terminated; returns the length. */
 size_t text_print(char *buffer, size_t capacity, const char *bytes, size_t size);

@@ -13,6 +13,16 @@
 #include "decode/strategies.h"
 #include "decode/text_stream.h"
 
+struct generation branch_reading(const struct generation *g, const struct branch_input *branch) {
+    struct generation b = *g;
+    b.seq = NULL;
+    b.prompt = branch->prompt;
+    b.images = branch->images;
+    b.visual_tokens = branch->visual_tokens;
+    b.plan = branch->plan;
+    return b;
+}
+
 void generated_free(struct generated *out) {
     for (int i = 0; i < out->n_answers; i++) {
         token_list_free(&out->answers[i].tokens);
@@ -77,14 +87,15 @@ candid_status answer_text(const struct generation *g, struct answer *answer, can
     return status;
 }
 
-static candid_status grouped(const struct generation *g, struct generated *out, candid_error *error) {
-    const int answers = g->decoding.answers, beams = g->decoding.beams;
+/* n: 1, or the questions that are answered side by side. */
+static candid_status grouped(const struct generation *gs, int n, struct generated *outs, candid_error *error) {
+    const int answers = gs->decoding.answers, beams = gs->decoding.beams;
     struct group *group = NULL;
     const double start = clock_ms();
-    TRY(group_create(g, answers > beams ? answers : beams, &group, error));
-    out->stats.prefill_ms = clock_ms() - start;
-    const candid_status status =
-        g->decoding.strategy == STRATEGY_BEAM ? beams_run(g, group, out, error) : samples_run(g, group, out, error);
+    TRY(group_create(gs, n, n > 1 ? n : answers > beams ? answers : beams, &group, error));
+    outs->stats.prefill_ms = clock_ms() - start;
+    const candid_status status = gs->decoding.strategy == STRATEGY_BEAM ? beams_run(gs, group, outs, error)
+                                                                        : samples_run(gs, n, group, outs, error);
     group_free(group);
     return status;
 }
@@ -98,19 +109,28 @@ static void hand_over(const struct generation *g, const struct generated *out) {
     }
 }
 
-static candid_status run(const struct generation *g, struct generated *out, candid_error *error) {
+static candid_status check_prompt(const struct generation *g, struct generated *out, candid_error *error) {
     const int64_t n_prompt = prompt_length(g->prompt, g->images);
     if (n_prompt < 1) {
         return fail(error, CANDID_ERROR_ARGUMENT, "the prompt is empty: expected at least one token");
     }
     out->stats.n_prompt = (int)n_prompt;
-    const double start = clock_ms();
-    TRY(g->decoding.strategy == STRATEGY_OPERA ? opera_run(g, out, error) : grouped(g, out, error));
-    hand_over(g, out);
-    out->stats.decode_ms = clock_ms() - start - out->stats.prefill_ms;
+    return CANDID_OK;
+}
+
+static void count_generated(struct generated *out) {
     for (int i = 0; i < out->n_answers; i++) {
         out->stats.n_generated += (int)out->answers[i].tokens.count;
     }
+}
+
+static candid_status run(const struct generation *g, struct generated *out, candid_error *error) {
+    TRY(check_prompt(g, out, error));
+    const double start = clock_ms();
+    TRY(g->decoding.strategy == STRATEGY_OPERA ? opera_run(g, out, error) : grouped(g, 1, out, error));
+    hand_over(g, out);
+    out->stats.decode_ms = clock_ms() - start - out->stats.prefill_ms;
+    count_generated(out);
     return CANDID_OK;
 }
 
@@ -150,6 +170,49 @@ candid_status generate(const struct generation *g, struct generated *out, candid
     const candid_status status = run(g, out, error);
     if (status != CANDID_OK) {
         generated_free(out);
+    }
+    return status;
+}
+
+/* What was counted for all of n questions, which is in the first, becomes the share of each. */
+static void divide(struct generated *outs, int n) {
+    const candid_stats all = outs->stats;
+    for (int i = 0; i < n; i++) {
+        outs[i].stats.prefill_ms = all.prefill_ms / n;
+        outs[i].stats.decode_ms = all.decode_ms / n;
+        outs[i].stats.decode_bytes = all.decode_bytes / n;
+        outs[i].kv_bytes = outs->kv_bytes;
+    }
+}
+
+static candid_status run_side_by_side(const struct generation *gs, int n, struct generated *outs, candid_error *error) {
+    for (int i = 0; i < n; i++) {
+        TRY(check_prompt(&gs[i], &outs[i], error));
+    }
+    const double start = clock_ms();
+    TRY(grouped(gs, n, outs, error));
+    outs->stats.decode_ms = clock_ms() - start - outs->stats.prefill_ms;
+    for (int i = 0; i < n; i++) {
+        count_generated(&outs[i]);
+    }
+    divide(outs, n);
+    return CANDID_OK;
+}
+
+bool generates_side_by_side(const struct decoding *d) {
+    return d->answers == 1 && (d->strategy == STRATEGY_GREEDY || d->strategy == STRATEGY_SAMPLE);
+}
+
+candid_status generate_many(const struct generation *gs, int n, struct generated *outs, candid_error *error) {
+    const bool beside = generates_side_by_side(&gs->decoding);
+    memset(outs, 0, (size_t)n * sizeof *outs);
+    candid_status status = CANDID_OK;
+    for (int done = 0, now; status == CANDID_OK && done < n; done += now) {
+        now = !beside ? 1 : n - done < MAX_HYPOTHESES ? n - done : MAX_HYPOTHESES;
+        status = now > 1 ? run_side_by_side(gs + done, now, outs + done, error) : run(&gs[done], &outs[done], error);
+    }
+    for (int i = 0; status != CANDID_OK && i < n; i++) {
+        generated_free(&outs[i]);
     }
     return status;
 }

@@ -20,7 +20,8 @@ struct branch_input {
     float weight; /* weight, added, cutoff: see decode/contrast.h */
     bool added;
     float cutoff;
-    int n_tokens; /* generated tokens it takes part in; 0: all */
+    int n_tokens;                /* generated tokens it takes part in; 0: all */
+    const struct kv_seq *prefix; /* the first positions of its prompt, read already, or NULL */
 
     int n_prompt, n_shared; /* written: positions of its prompt, and those shared with the answer's row */
     int64_t n_contrasted;   /* rows of logits it was contrasted with */
@@ -34,7 +35,7 @@ struct generation {
     const struct llama_weights *weights;
     const struct tokenizer *tokenizer;
     struct backend *backend;
-    struct kv_seq *seq; /* empty sequence with its layout still empty */
+    struct kv_seq *seq; /* empty, or with the first positions of the prompt */
     const struct prompt *prompt;
     const struct image_span *images; /* by number of the image */
     const float *visual_tokens;      /* device (tokens of all images, n_embd), image after image, raster order */
@@ -89,6 +90,20 @@ candid_status generate_check(const struct decoding *d, const struct tokenizer *t
  * and without beams, CANDID_ERROR_CANCELLED.
  */
 candid_status generate(const struct generation *g, struct generated *out, candid_error *error);
+
+/*
+ * Several questions, gs[n] alike but for prompts, plans, sequences and the counts of branches. One greedy or sampled
+ * answer each is decoded side by side with those of the others (MAX_HYPOTHESES at a time), everything else one after
+ * the other. Times are divided evenly. outs: [n]; on failure nothing is to be freed.
+ */
+candid_status generate_many(const struct generation *gs, int n, struct generated *outs, candid_error *error);
+
+/* Whether generate_many() decodes the answers of several questions side by side. */
+bool generates_side_by_side(const struct decoding *d);
+
+/* What a branch of a generation reads, as a generation; its sequence is not set. */
+struct generation branch_reading(const struct generation *g, const struct branch_input *branch);
+
 void generated_free(struct generated *out);
 
 #endif

@@ -7,16 +7,21 @@
 #include "core/status.h"
 #include "decode/contrast.h"
 #include "decode/prefill.h"
+#include "decode/prefix.h"
 
 struct lane {
-    struct branch_input *branch; /* NULL: the answer's own lane */
+    int branch;                  /* which of the generations' branches; OWN: the answer's own lane */
+    struct branch_input *joined; /* one that came later, or NULL */
     struct kv_seq **seqs;        /* [capacity], n used; NULL once the branch has ended */
-    int position;                /* RoPE position of the next token, the same for all hypotheses */
-    struct plan *plan;
+    int *positions;              /* [n_questions] RoPE position of the next token */
 };
 
+#define OWN (-1)
+
 struct group {
-    const struct generation *g;
+    const struct generation *g; /* [n_questions] */
+    int n_questions;
+    int *question; /* [2 * capacity], n used: which question a hypothesis answers; then room for reordering them */
     int n, capacity;
     struct lane *lanes; /* [n_lanes], the first is the answer's own */
     int n_lanes;
@@ -30,16 +35,32 @@ static size_t n_vocab(const struct group *group) {
     return (size_t)group->g->weights->n_vocab;
 }
 
+/* The branch of a lane for a question, NULL: the answer's own row. */
+static struct branch_input *branch_of(const struct group *group, const struct lane *lane, int question) {
+    return lane->joined ? lane->joined : lane->branch == OWN ? NULL : &group->g[question].branches[lane->branch];
+}
+
 /* ---- life ---- */
+
+static bool is_borrowed(const struct group *group, const struct kv_seq *seq) {
+    for (int q = 0; q < group->n_questions; q++) {
+        if (seq == group->g[q].seq) {
+            return true;
+        }
+    }
+    return false;
+}
 
 static void end_lane(const struct group *group, struct lane *lane) {
     for (int i = 0; lane->seqs && i < group->n; i++) {
-        if (lane->seqs[i] != group->g->seq) {
+        if (!is_borrowed(group, lane->seqs[i])) {
             kv_seq_free(lane->seqs[i]);
         }
     }
     free(lane->seqs);
+    free(lane->positions);
     lane->seqs = NULL;
+    lane->positions = NULL;
 }
 
 void group_free(struct group *group) {
@@ -48,6 +69,7 @@ void group_free(struct group *group) {
             end_lane(group, &group->lanes[i]);
         }
         free(group->lanes);
+        free(group->question);
         free(group->rows);
         free(group->logits);
         free(group);
@@ -73,104 +95,48 @@ static candid_status make_room(struct group *group, size_t rows, candid_error *e
     return CANDID_OK;
 }
 
-/* ---- prompts ---- */
-
-/* Whether a plan may change what rows before `end` leave in the cache. */
-static bool touches_prefix(const struct plan *plan, int end) {
-    if (!plan) {
-        return false;
-    }
-    if (plan->unlock_end > 0 || plan->whole_prompt) {
-        return true;
-    }
-    unsigned sets = 0;
-    for (int i = 0; i < end && i < plan->n_prompt; i++) {
-        sets |= plan->row_sets[i];
-    }
-    for (int i = 0; i < plan->n_steps; i++) {
-        if (plan->steps[i].kind < PLAN_PROBE_PEAKS && (plan->steps[i].rows & sets)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool same_chunk(const struct generation *a, const struct prompt_chunk *x, const struct generation *b,
-                       const struct prompt_chunk *y) {
-    if (x->image != y->image) {
-        return false;
-    }
-    if (x->image >= 0) { /* the same tokens in the same order */
-        return a->visual_tokens == b->visual_tokens && a->images[x->image].n_tokens == b->images[y->image].n_tokens &&
-               a->images[x->image].order == b->images[y->image].order;
-    }
-    return x->count == y->count && memcmp(a->prompt->tokens.ids + x->begin, b->prompt->tokens.ids + y->begin,
-                                          x->count * sizeof *a->prompt->tokens.ids) == 0;
-}
-
-/* Leading tokens of a text chunk that are equal. */
-static int common_tokens(const struct generation *a, const struct prompt_chunk *x, const struct generation *b,
-                         const struct prompt_chunk *y) {
-    size_t n = 0;
-    while (n < x->count && n < y->count && a->prompt->tokens.ids[x->begin + n] == b->prompt->tokens.ids[y->begin + n]) {
-        n++;
-    }
-    return (int)n;
-}
+/* ---- prompts ---------------------------------------------------------------------------------------- */
 
 /* A pass of few rows is computed by other kernels, which round differently: leave a branch more than that to read. */
 #define LEAST_OWN_ROWS (LLAMA_FEW_ROWS + 1)
 
-/* Positions that two prompts have in common and that no plan changes. */
-static int shared_prefix(const struct generation *a, const struct generation *b) {
-    int n = 0;
-    size_t i = 0;
-    for (; i < a->prompt->n_chunks && i < b->prompt->n_chunks; i++) {
-        const struct prompt_chunk *x = &a->prompt->chunks[i], *y = &b->prompt->chunks[i];
-        if (!same_chunk(a, x, b, y)) {
-            n += x->image < 0 && y->image < 0 ? common_tokens(a, x, b, y) : 0;
-            break;
-        }
-        n += x->image >= 0 ? a->images[x->image].n_tokens : (int)x->count;
+/* The sequence of a branch's prompt with what it shares with the answer's row, or with other prompts. */
+static candid_status fork_prefix(const struct group *group, struct branch_input *branch, int question,
+                                 const struct generation *b, struct kv_seq **out, candid_error *error) {
+    const struct generation *g = &group->g[question];
+    const bool measures = b->plan && plan_has(b->plan, PLAN_PROBE_PEAKS); /* it must see all rows itself */
+    const int with_own = measures ? 0 : prefix_shared(g, b, LEAST_OWN_ROWS);
+    const int with_others = branch->prefix ? branch->prefix->length : 0;
+    branch->n_shared = with_own > with_others ? with_own : with_others;
+    branch->n_prompt = (int)prompt_length(b->prompt, b->images);
+    if (with_others > 0 && with_others >= with_own) {
+        return kv_fork(branch->prefix, out, error);
     }
-    const int most = (int)prompt_length(b->prompt, b->images) - LEAST_OWN_ROWS;
-    n = n < most ? n : most;
-    return n <= 0 || touches_prefix(a->plan, n) || touches_prefix(b->plan, n) ? 0 : n;
+    return with_own > 0 ? kv_fork_at(group->lanes[0].seqs[question], with_own, out, error)
+                        : kv_seq_create(g->seq->cache, out, error);
 }
 
-/* What a branch reads, as a generation. */
-static struct generation reading(const struct generation *g, const struct branch_input *branch) {
-    struct generation b = *g;
-    b.prompt = branch->prompt;
-    b.images = branch->images;
-    b.visual_tokens = branch->visual_tokens;
-    b.plan = branch->plan;
-    return b;
-}
-
-/* The sequence of a branch's prompt; logits: of its last row, room for ROLE_COUNT rows. */
-static candid_status read_branch(struct group *group, struct lane *lane, struct kv_seq **out, float *logits,
+/* Reads the prompts of a lane's branch, one for each question. logits: (n_questions, n_vocab), with room for ROLE_COUNT
+ * - 1 rows more. */
+static candid_status read_branch(struct group *group, struct lane *lane, struct kv_seq **seqs, float *logits,
                                  candid_error *error) {
-    const struct generation *g = group->g;
-    struct generation b = reading(g, lane->branch);
-    const int shared = shared_prefix(g, &b);
-    struct kv_seq *seq = NULL;
-    if (shared > 0) {
-        TRY(kv_fork(group->lanes[0].seqs[0], &seq, error));
-        kv_truncate(seq, shared);
-    } else {
-        TRY(kv_seq_create(g->seq->cache, &seq, error));
+    const int n = group->n_questions;
+    struct generation *bs = calloc((size_t)n, sizeof *bs);
+    if (!bs) {
+        return fail_memory(error, "a branch", (size_t)n * sizeof *bs);
     }
-    b.seq = seq;
-    const candid_status status = prefill(&b, logits, &lane->position, error);
-    if (status != CANDID_OK) {
-        kv_seq_free(seq);
-        return status;
+    candid_status status = CANDID_OK;
+    for (int q = 0; status == CANDID_OK && q < n; q++) {
+        struct branch_input *branch = branch_of(group, lane, q);
+        bs[q] = branch_reading(&group->g[q], branch);
+        status = fork_prefix(group, branch, q, &bs[q], &seqs[q], error);
+        bs[q].seq = seqs[q];
     }
-    lane->branch->n_shared = shared;
-    lane->branch->n_prompt = (int)prompt_length(b.prompt, b.images);
-    *out = seq;
-    return CANDID_OK;
+    if (status == CANDID_OK) {
+        status = prefill_many(bs, n, logits, lane->positions, error);
+    }
+    free(bs);
+    return status;
 }
 
 /* ---- contrast ---- */
@@ -179,7 +145,7 @@ static candid_status read_branch(struct group *group, struct lane *lane, struct 
 static void end_branches(struct group *group) {
     for (int l = 1; l < group->n_lanes; l++) {
         struct lane *lane = &group->lanes[l];
-        const int until = lane->branch->n_tokens;
+        const int until = branch_of(group, lane, 0)->n_tokens;
         if (lane->seqs && until > 0 && group->n_generated + 1 >= until) {
             end_lane(group, lane);
         }
@@ -191,10 +157,11 @@ static void contrast(struct group *group) {
     struct contrast_term terms[MAX_BRANCHES];
     const size_t row = n_vocab(group), lane_size = (size_t)group->n * row;
     for (int h = 0; group->n_lanes > 1 && h < group->n; h++) {
+        const int q = group->question[h];
         float *main = group->logits + (size_t)h * row;
         const float *next = main + lane_size;
         for (int l = 1; l < group->n_lanes; l++) {
-            struct branch_input *b = group->lanes[l].branch;
+            struct branch_input *b = branch_of(group, &group->lanes[l], q);
             const bool live = group->lanes[l].seqs;
             terms[l - 1] = (struct contrast_term){live ? next : main, b->weight, b->added, b->cutoff};
             next += live ? lane_size : 0;
@@ -202,8 +169,9 @@ static void contrast(struct group *group) {
         }
         const int removed = contrast_combine(main, terms, group->n_lanes - 1, (int)row, main);
         for (int l = 1; l < group->n_lanes; l++) {
-            group->lanes[l].branch->n_removed += removed;
-            group->lanes[l].branch->n_rows++;
+            struct branch_input *b = branch_of(group, &group->lanes[l], q);
+            b->n_removed += removed;
+            b->n_rows++;
         }
     }
     end_branches(group);
@@ -211,43 +179,48 @@ static void contrast(struct group *group) {
 
 /* ---- public ---- */
 
+static candid_status make_lane(const struct group *group, struct lane *lane, candid_error *error) {
+    lane->seqs = calloc((size_t)group->capacity, sizeof *lane->seqs);
+    lane->positions = calloc((size_t)group->n_questions, sizeof *lane->positions);
+    return lane->seqs && lane->positions
+               ? CANDID_OK
+               : fail_memory(error, "a sequence group", (size_t)group->capacity * sizeof *lane->seqs);
+}
+
 static candid_status start(struct group *group, candid_error *error) {
-    const struct generation *g = group->g;
-    const size_t lanes = 1 + (size_t)g->n_branches;
+    const size_t lanes = 1 + (size_t)group->g->n_branches, n = (size_t)group->n_questions;
     group->lanes = calloc(1 + MAX_BRANCHES, sizeof *group->lanes);
-    if (!group->lanes) {
+    group->question = calloc(2 * (size_t)group->capacity, sizeof *group->question);
+    if (!group->lanes || !group->question) {
         return fail_memory(error, "a sequence group", (1 + MAX_BRANCHES) * sizeof *group->lanes);
     }
-    TRY(make_room(group, lanes + ROLE_COUNT, error)); /* a prompt's companions have logits, too */
-    group->n = 1;
+    TRY(make_room(group, lanes * n + ROLE_COUNT, error)); /* a prompt's companions have logits, too */
+    group->n = (int)n;
     for (size_t i = 0; i < lanes; i++) {
         struct lane *lane = &group->lanes[i];
-        lane->seqs = calloc((size_t)group->capacity, sizeof *lane->seqs);
-        if (!lane->seqs) {
-            return fail_memory(error, "a sequence group", (size_t)group->capacity * sizeof *lane->seqs);
-        }
-        float *logits = group->logits + i * n_vocab(group);
+        lane->branch = (int)i - 1;
         group->n_lanes++;
-        if (i == 0) {
-            lane->plan = g->plan;
-            lane->seqs[0] = g->seq;
-            TRY(prefill(g, logits, &lane->position, error));
-        } else {
-            lane->branch = &g->branches[i - 1];
-            lane->plan = lane->branch->plan;
-            TRY(read_branch(group, lane, &lane->seqs[0], logits, error));
+        TRY(make_lane(group, lane, error));
+        float *logits = group->logits + i * n * n_vocab(group);
+        for (size_t q = 0; i == 0 && q < n; q++) {
+            group->question[q] = (int)q;
+            lane->seqs[q] = group->g[q].seq;
         }
+        TRY(i == 0 ? prefill_many(group->g, (int)n, logits, lane->positions, error)
+                   : read_branch(group, lane, lane->seqs, logits, error));
     }
     contrast(group);
     return CANDID_OK;
 }
 
-candid_status group_create(const struct generation *g, int capacity, struct group **out, candid_error *error) {
+candid_status group_create(const struct generation *gs, int n_questions, int capacity, struct group **out,
+                           candid_error *error) {
     struct group *group = calloc(1, sizeof *group);
     if (!group) {
         return fail_memory(error, "a sequence group", sizeof *group);
     }
-    group->g = g;
+    group->g = gs;
+    group->n_questions = n_questions;
     group->capacity = capacity;
     const candid_status status = start(group, error);
     if (status != CANDID_OK) {
@@ -299,6 +272,14 @@ static bool is_parent(const int *parents, int n, int i) {
     return false;
 }
 
+static void reorder_questions(struct group *group, const int *parents, int n) {
+    int *old = group->question + group->capacity;
+    memcpy(old, group->question, (size_t)group->n * sizeof *old);
+    for (int i = 0; i < n; i++) {
+        group->question[i] = old[parents[i]];
+    }
+}
+
 candid_status group_reorder(struct group *group, const int *parents, int n, candid_error *error) {
     if (n < 1 || n > group->capacity) {
         return fail(error, CANDID_ERROR_INTERNAL, "a group for %d hypotheses cannot hold %d", group->capacity, n);
@@ -335,10 +316,13 @@ candid_status group_reorder(struct group *group, const int *parents, int n, cand
         }
         for (int i = 0; i < group->n; i++) {
             if (!is_parent(parents, n, i)) {
-                kv_seq_drop(lane->seqs[i], group->g->seq);
+                kv_seq_drop(lane->seqs[i], is_borrowed(group, lane->seqs[i]) ? lane->seqs[i] : NULL);
             }
         }
         memcpy(lane->seqs, own, (size_t)n * sizeof *own);
+    }
+    if (status == CANDID_OK) {
+        reorder_questions(group, parents, n);
     }
     group->n = status == CANDID_OK ? n : group->n;
     free(next);
@@ -349,11 +333,13 @@ candid_status group_reorder(struct group *group, const int *parents, int n, cand
 static candid_status add_rows(const struct group *group, const struct lane *lane, const int32_t *tokens,
                               struct forward_row *rows, candid_error *error) {
     for (int h = 0; h < group->n; h++) {
+        const int q = group->question[h];
+        const struct branch_input *branch = branch_of(group, lane, q);
         rows[h] = (struct forward_row){.seq = lane->seqs[h],
                                        .token = tokens[h],
-                                       .position = lane->position,
+                                       .position = lane->positions[q],
                                        .want_logits = true,
-                                       .plan = lane->plan};
+                                       .plan = branch ? branch->plan : group->g[q].plan};
         TRY(layout_append(&lane->seqs[h]->layout, SPAN_GENERATED, 1, -1, 0, 0, error));
     }
     return CANDID_OK;
@@ -380,7 +366,9 @@ candid_status group_step(struct group *group, const int32_t *tokens, candid_erro
         for (int h = 0; status != CANDID_OK && lane->seqs && h < group->n; h++) {
             layout_truncate(&lane->seqs[h]->layout, lane->seqs[h]->length);
         }
-        lane->position += status == CANDID_OK && lane->seqs;
+        for (int q = 0; status == CANDID_OK && lane->seqs && q < group->n_questions; q++) {
+            lane->positions[q]++;
+        }
     }
     TRY(status);
     group->n_generated++;
@@ -393,7 +381,7 @@ static candid_status catch_up(const struct group *group, const struct lane *lane
                               const int32_t *tokens, int n_tokens, candid_error *error) {
     for (int t = 0; t < n_tokens; t++) {
         const struct forward_row row = {
-            .seq = seq, .token = tokens[t], .position = lane->position + t, .plan = lane->plan};
+            .seq = seq, .token = tokens[t], .position = lane->positions[0] + t, .plan = lane->joined->plan};
         TRY(layout_append(&seq->layout, SPAN_GENERATED, 1, -1, 0, 0, error));
         TRY(llama_forward(group->g->llama, &row, 1, group->g->observer, NULL, error));
     }
@@ -405,12 +393,11 @@ candid_status group_join(struct group *group, struct branch_input *branch, const
     if (group->n_lanes > MAX_BRANCHES) {
         return fail(error, CANDID_ERROR_ARGUMENT, "expected at most %d branches", MAX_BRANCHES);
     }
-    struct lane lane = {.branch = branch, .plan = branch->plan};
-    lane.seqs = calloc((size_t)group->capacity, sizeof *lane.seqs);
+    struct lane lane = {.joined = branch};
     float *unused = malloc(ROLE_COUNT * n_vocab(group) * sizeof *unused);
     struct kv_seq *prompt = NULL;
     candid_status status =
-        lane.seqs && unused ? CANDID_OK : fail_memory(error, "a branch", ROLE_COUNT * n_vocab(group) * sizeof *unused);
+        unused ? make_lane(group, &lane, error) : fail_memory(error, "a branch", ROLE_COUNT * n_vocab(group));
     if (status == CANDID_OK) {
         status = read_branch(group, &lane, &prompt, unused, error);
     }
@@ -426,7 +413,7 @@ candid_status group_join(struct group *group, struct branch_input *branch, const
         end_lane(group, &lane);
         return status;
     }
-    lane.position += n_tokens;
+    lane.positions[0] += n_tokens;
     group->lanes[group->n_lanes++] = lane;
     return CANDID_OK;
 }

@@ -3,7 +3,8 @@
  *
  * There are n hypotheses (1 in greedy search, the samples, or the beams) times lanes: the answer's own lane and one for
  * every branch it is contrasted with. Each (lane, hypothesis) has its own KV cache; prefixes are shared copy-on-write.
- * All rows of a step go through one forward pass, and reordering moves all lanes of a hypothesis together.
+ * All rows of a step go through one forward pass, and reordering moves all lanes of a hypothesis together. Hypotheses
+ * may also answer several questions: each then goes on from its own question's prompt.
  *
  *                hypothesis 0   hypothesis 1   …
  *   main lane    row 0          row 1               z    own positions, the request's plan
@@ -17,10 +18,12 @@
 struct group;
 
 /*
- * Reads the prompts of all lanes; there is one hypothesis then. g is borrowed, g->seq must be empty and stays the
- * caller's. capacity: most hypotheses there will be.
+ * Reads the prompts of all lanes of n_questions generations, which are alike but for prompts, plans and sequences;
+ * there is one hypothesis for each then, in their order. gs is borrowed; each seq stays the caller's and is empty or
+ * holds the first positions of its prompt. capacity: most hypotheses there will be.
  */
-candid_status group_create(const struct generation *g, int capacity, struct group **out, candid_error *error);
+candid_status group_create(const struct generation *gs, int n_questions, int capacity, struct group **out,
+                           candid_error *error);
 void group_free(struct group *group);
 
 int group_size(const struct group *group);
@@ -36,8 +39,8 @@ candid_status group_reorder(struct group *group, const int *parents, int n, cand
 /* Feeds tokens[i] to hypothesis i, in all lanes. On failure nothing changes. */
 candid_status group_step(struct group *group, const int32_t *tokens, candid_error *error);
 
-/* Adds a branch to a group that has generated tokens already: reads its prompt and, for hypothesis i, tokens[i]
- * (n_tokens each, as the main lane has). The branch counts from the next step on. */
+/* Adds a branch to a group of one question that has generated tokens already: reads its prompt and, for hypothesis i,
+ * tokens[i] (n_tokens each, as the main lane has). The branch counts from the next step on. */
 candid_status group_join(struct group *group, struct branch_input *branch, const int32_t *const *tokens, int n_tokens,
                          candid_error *error);
 

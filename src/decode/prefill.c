@@ -2,6 +2,7 @@
 #include "decode/prefill.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/status.h"
 
@@ -167,4 +168,107 @@ done:
     kv_cache_free(beside);
     free(list.rows);
     return status;
+}
+
+candid_status prefill_begin(const struct generation *g, int n_rows, candid_error *error) {
+    struct row_list list = {.capacity = (int)prompt_length(g->prompt, g->images)};
+    int unused;
+    list.rows = calloc((size_t)list.capacity, sizeof *list.rows);
+    if (!list.rows) {
+        return fail_memory(error, "the prompt's rows", (size_t)list.capacity * sizeof *list.rows);
+    }
+    candid_status status = layout_from_prompt(g->prompt, g->images, &g->seq->layout, error);
+    if (status == CANDID_OK) {
+        status = add_sequence(g, &list, g->seq, ROLE_MAIN, &unused, error);
+    }
+    if (status == CANDID_OK) {
+        list.rows[list.n - 1].want_logits = false; /* not among them */
+        list.n = n_rows;
+        status = run_parts(g, &list, NULL, error);
+    }
+    layout_truncate(&g->seq->layout, g->seq->length);
+    free(list.rows);
+    return status;
+}
+
+/* ---- several prompts side by side ---------------------------------------------------------------- */
+
+/* Whether what is left of a prompt can stand among rows of others. */
+static bool is_text_rest(const struct generation *g) {
+    int end = 0, index = 0; /* of the last image */
+    for (size_t i = 0; i < g->prompt->n_chunks; i++) {
+        const struct prompt_chunk *chunk = &g->prompt->chunks[i];
+        index += chunk->image < 0 ? (int)chunk->count : g->images[chunk->image].n_tokens;
+        end = chunk->image < 0 ? end : index;
+    }
+    return g->seq->length > 0 && g->seq->length >= end && !(g->plan && g->plan->whole_prompt);
+}
+
+/* Appends the rows of a prompt that are not in its sequence yet. */
+static candid_status add_rest(const struct generation *g, struct row_list *list, int *next_position,
+                              candid_error *error) {
+    const int first = list->n, held = g->seq->length;
+    TRY(layout_from_prompt(g->prompt, g->images, &g->seq->layout, error));
+    TRY(add_sequence(g, list, g->seq, ROLE_MAIN, next_position, error));
+    list->n -= held;
+    memmove(list->rows + first, list->rows + first + held, (size_t)(list->n - first) * sizeof *list->rows);
+    return CANDID_OK;
+}
+
+/* Whole prompts per pass, as many as fit. */
+static candid_status run_packed(const struct generation *g, const struct row_list *list, float *logits,
+                                candid_error *error) {
+    const int most = llama_pass_rows(g->llama);
+    const size_t n_vocab = (size_t)g->weights->n_vocab;
+    for (int done = 0, n, wanted; done < list->n; done += n, logits += (size_t)wanted * n_vocab) {
+        n = wanted = 0;
+        for (int i = done; i < list->n && (i - done < most || wanted == 0); i++) {
+            if (list->rows[i].want_logits) {
+                wanted++;
+                n = i - done + 1;
+            }
+        }
+        TRY(llama_reserve(g->llama, n, error));
+        TRY(llama_forward(g->llama, list->rows + done, n, g->observer, logits, error));
+    }
+    return CANDID_OK;
+}
+
+static candid_status prefill_packed(const struct generation *gs, int n, float *logits, int *next_positions,
+                                    candid_error *error) {
+    struct row_list list = {0};
+    for (int i = 0; i < n; i++) { /* add_rest() takes the room of a whole prompt for a moment */
+        list.capacity += (int)prompt_length(gs[i].prompt, gs[i].images);
+    }
+    list.rows = calloc((size_t)list.capacity, sizeof *list.rows);
+    if (!list.rows) {
+        return fail_memory(error, "the prompts' rows", (size_t)list.capacity * sizeof *list.rows);
+    }
+    candid_status status = CANDID_OK;
+    for (int i = 0; status == CANDID_OK && i < n; i++) {
+        status = add_rest(&gs[i], &list, &next_positions[i], error);
+    }
+    if (status == CANDID_OK) {
+        status = run_packed(gs, &list, logits, error);
+    }
+    free(list.rows);
+    return status;
+}
+
+candid_status prefill_many(const struct generation *gs, int n, float *logits, int *next_positions,
+                           candid_error *error) {
+    const size_t n_vocab = (size_t)gs->weights->n_vocab;
+    for (int done = 0, now; done < n; done += now) {
+        now = 0;
+        while (done + now < n && is_text_rest(&gs[done + now])) {
+            now++;
+        }
+        if (now > 1) {
+            TRY(prefill_packed(gs + done, now, logits + (size_t)done * n_vocab, next_positions + done, error));
+        } else {
+            now = 1;
+            TRY(prefill(&gs[done], logits + (size_t)done * n_vocab, &next_positions[done], error));
+        }
+    }
+    return CANDID_OK;
 }

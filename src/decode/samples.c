@@ -1,4 +1,5 @@
-/* Greedy search and sampling: one answer, or several drawn side by side from one reading of the prompt. */
+/* Greedy search and sampling: one answer, several drawn side by side from one reading of the prompt, or one for each of
+ * several questions. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,13 +10,16 @@
 
 /* An answer under way. */
 struct sample {
+    const struct generation *g;
+    struct generated *out;
     struct sampler *sampler;
     struct text_stream stream;
     struct answer *answer;
     bool more;
 };
 
-static candid_status begin(const struct generation *g, int index, struct answer *answer, struct sample *s,
+/* index: of the answer among those of its question. */
+static candid_status begin(const struct generation *g, int index, struct generated *out, struct sample *s,
                            candid_error *error) {
     const struct decoding *d = &g->decoding;
     const struct sampler_params params = {.temperature = d->temperature,
@@ -23,7 +27,7 @@ static candid_status begin(const struct generation *g, int index, struct answer 
                                           .top_p = d->top_p,
                                           .repetition_penalty = d->repetition_penalty,
                                           .seed = g->seed + (uint64_t)index};
-    *s = (struct sample){.answer = answer, .more = true};
+    *s = (struct sample){.g = g, .out = out, .answer = &out->answers[index], .more = true};
     s->stream = (struct text_stream){.stop = g->stop, .n_stop = g->n_stop};
     if (d->answers == 1) {
         s->stream.on_text = g->on_text;
@@ -42,7 +46,8 @@ static void end(struct sample *s) {
 }
 
 /* Picks a token, records it, streams its text; sets s->more. */
-static candid_status take_token(const struct generation *g, struct sample *s, float *logits, candid_error *error) {
+static candid_status take_token(struct sample *s, float *logits, candid_error *error) {
+    const struct generation *g = s->g;
     struct answer *a = s->answer;
     const size_t step = a->tokens.count;
     const int32_t token = g->forced ? g->forced->ids[step] : sampler_pick(s->sampler, logits);
@@ -78,15 +83,17 @@ static candid_status take_token(const struct generation *g, struct sample *s, fl
 
 /* One token for each of n answers that go on, then a step; those that are over leave the group. running: [n] their
  * numbers, in the group's order. Returns how many are left by *n. */
-static candid_status advance(const struct generation *g, struct group *group, struct sample *samples, int *running,
-                             int *n, struct generated *out, candid_error *error) {
+static candid_status advance(struct group *group, struct sample *samples, int *running, int *n, candid_error *error) {
+    const struct generation *g = samples[running[0]].g;
     const size_t n_vocab = (size_t)g->weights->n_vocab;
     int parents[MAX_HYPOTHESES], left = 0;
     int32_t tokens[MAX_HYPOTHESES];
-    count_logits(g, group_logits(group), *n, out);
+    for (int i = 0; i < *n; i++) { /* before anything is changed in them */
+        count_logits(g, group_logits(group) + (size_t)i * n_vocab, 1, samples[running[i]].out);
+    }
     for (int i = 0; i < *n; i++) {
         struct sample *s = &samples[running[i]];
-        TRY(take_token(g, s, group_logits(group) + (size_t)i * n_vocab, error));
+        TRY(take_token(s, group_logits(group) + (size_t)i * n_vocab, error));
         if (s->more) {
             parents[left] = i;
             tokens[left] = s->answer->tokens.ids[s->answer->tokens.count - 1];
@@ -97,13 +104,13 @@ static candid_status advance(const struct generation *g, struct group *group, st
         if (left < *n) {
             TRY(group_reorder(group, parents, left, error));
         }
-        TRY(counted_step(g, group, tokens, out, error));
+        TRY(counted_step(g, group, tokens, samples[0].out, error));
     }
     *n = left;
     return CANDID_OK;
 }
 
-/* All answers begin with the same logits. */
+/* All answers to a question begin with the same logits. */
 static candid_status fan_out(const struct generation *g, struct group *group, int n, candid_error *error) {
     const size_t row = (size_t)g->weights->n_vocab;
     const int parents[MAX_HYPOTHESES] = {0};
@@ -115,39 +122,46 @@ static candid_status fan_out(const struct generation *g, struct group *group, in
     return CANDID_OK;
 }
 
-static candid_status run(const struct generation *g, struct group *group, struct sample *samples, int n,
-                         struct generated *out, candid_error *error) {
+static candid_status run(struct group *group, struct sample *samples, int n, candid_error *error) {
     int running[MAX_HYPOTHESES];
     for (int i = 0; i < n; i++) {
         running[i] = i;
-        TRY(begin(g, i, &out->answers[i], &samples[i], error));
-    }
-    if (n > 1) {
-        TRY(fan_out(g, group, n, error));
     }
     for (int left = n; left > 0;) {
-        TRY(advance(g, group, samples, running, &left, out, error));
+        TRY(advance(group, samples, running, &left, error));
     }
     for (int i = 0; i < n; i++) {
         TRY(text_stream_finish(&samples[i].stream, error));
-        out->answers[i].text = samples[i].stream.text ? samples[i].stream.text : strdup("");
+        samples[i].answer->text = samples[i].stream.text ? samples[i].stream.text : strdup("");
         samples[i].stream.text = NULL;
-        if (!out->answers[i].text) {
+        if (!samples[i].answer->text) {
             return fail_memory(error, "an answer", 1);
         }
     }
     return CANDID_OK;
 }
 
-candid_status samples_run(const struct generation *g, struct group *group, struct generated *out, candid_error *error) {
-    const int n = g->decoding.answers;
-    TRY(make_answers(out, n, error));
-    struct sample *samples = calloc((size_t)n, sizeof *samples);
+candid_status samples_run(const struct generation *gs, int n, struct group *group, struct generated *outs,
+                          candid_error *error) {
+    const int each = gs->decoding.answers, total = n * each;
+    struct sample *samples = calloc((size_t)total, sizeof *samples);
     if (!samples) {
-        return fail_memory(error, "answers", (size_t)n * sizeof *samples);
+        return fail_memory(error, "answers", (size_t)total * sizeof *samples);
     }
-    const candid_status status = run(g, group, samples, n, out, error);
-    for (int i = 0; i < n; i++) {
+    candid_status status = CANDID_OK;
+    for (int q = 0; status == CANDID_OK && q < n; q++) {
+        status = make_answers(&outs[q], each, error);
+    }
+    for (int i = 0; status == CANDID_OK && i < total; i++) {
+        status = begin(&gs[i / each], i % each, &outs[i / each], &samples[i], error);
+    }
+    if (status == CANDID_OK && each > 1) {
+        status = fan_out(gs, group, each, error);
+    }
+    if (status == CANDID_OK) {
+        status = run(group, samples, total, error);
+    }
+    for (int i = 0; i < total; i++) {
         end(&samples[i]);
     }
     free(samples);

@@ -4,8 +4,10 @@
 
 #include "decode/group.h"
 
-/* One or more answers, each the most probable token or a draw at every step. */
-candid_status samples_run(const struct generation *g, struct group *group, struct generated *out, candid_error *error);
+/* One or more answers, each the most probable token or a draw at every step: several of one question, or one of each
+ * of n questions. outs: [n]. */
+candid_status samples_run(const struct generation *gs, int n, struct group *group, struct generated *outs,
+                          candid_error *error);
 
 /* Beam search (decode/beam.h). */
 candid_status beams_run(const struct generation *g, struct group *group, struct generated *out, candid_error *error);
@@ -16,7 +18,7 @@ candid_status opera_run(const struct generation *g, struct generated *out, candi
 /* Keeps out->kv_bytes: what the cache of g->seq has in use, and `elsewhere` bytes. */
 void note_kv_bytes(const struct generation *g, size_t elsewhere, struct generated *out);
 
-/* group_step() with the counters of `out` kept. */
+/* group_step() with the counters kept: of the step itself in `out`. */
 candid_status counted_step(const struct generation *g, struct group *group, const int32_t *tokens,
                            struct generated *out, candid_error *error);
 

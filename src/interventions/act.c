@@ -130,6 +130,7 @@ const struct method method_act = {
     .citation = "Yu, Wang, Fu, Shi, Shaikh, Lin: Unveiling and Harnessing Hidden Attention Sinks: Enhancing Large "
                 "Language Models without Training through Attention Calibration. ICML 2024, arXiv 2406.15765. Code: "
                 "GATECH-EIC/ACT",
+    .per_question = true,
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .compile = compile,

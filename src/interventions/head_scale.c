@@ -57,6 +57,7 @@ const struct method method_head_scale = {
     .cost = "none worth measuring",
     .citation = "A tool of head studies, e.g. Wu et al.: Retrieval Head Mechanistically Explains Long-Context "
                 "Factuality. arXiv 2404.15574",
+    .per_question = true,
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .compile = compile,

@@ -38,6 +38,7 @@ const struct method method_vicrop = {
     .cost = "two prompts to find the crop, then one with twice the image tokens",
     .citation = "Zhang, Khayatkhoei, Chhikara, Ilievski: MLLMs Know Where to Look: Training-free Perception of Small "
                 "Visual Details with Multimodal LLMs. ICLR 2025, arXiv 2502.17422. Code: saccharomycetes/mllms_know",
+    .per_question = true,
     .options = vicrop_options,
     .n_options = sizeof vicrop_options / sizeof *vicrop_options,
 };
@@ -68,6 +69,7 @@ const struct method method_carve = {
     .citation =
         "Ge et al.: Focusing by Contrastive Attention: Enhancing VLMs' Visual Reasoning. arXiv 2509.06461. Code: "
         "YuyaoGe/CARVE",
+    .per_question = true,
     .options = carve_options,
     .n_options = sizeof carve_options / sizeof *carve_options,
 };

@@ -106,6 +106,7 @@ struct method {
     const char *citation; /* authors, title, venue, arXiv id; repository */
     enum method_kind kind;
     bool for_every_row; /* an order or mask of image tokens: holds for the branches of contrasts, too */
+    bool per_question;  /* what is read of the image depends on the question, or may: nothing of a prompt is shared */
     const struct method_option *options;
     int n_options;
 

@@ -49,6 +49,7 @@ const struct method method_mma = {
     .citation = "Wang et al.: Seeing is Understanding: Unlocking Causal Attention into Modality-Mutual Attention for "
                 "Multimodal LLMs. arXiv 2503.02597. Code: sony/aki",
     .for_every_row = true,
+    .per_question = true,
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .compile = compile,

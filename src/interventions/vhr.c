@@ -245,6 +245,7 @@ const struct method method_vhr = {
     .citation =
         "He et al.: Cracking the Code of Hallucination in LVLMs with Vision-aware Head Divergence. ACL 2025, arXiv "
         "2412.13949",
+    .per_question = true,
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .compile = compile,

@@ -138,6 +138,7 @@ const struct method method_vista = {
     .cost = "the prompt runs three times side by side, once without its image; a reduction per row in decoding",
     .citation = "Li et al.: The Hidden Life of Tokens: Reducing Hallucination of Large Vision-Language Models via "
                 "Visual Information Steering. ICML 2025, arXiv 2502.03628. Code: LzVv123456/VISTA",
+    .per_question = true,
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .compile = compile,

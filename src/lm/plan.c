@@ -102,3 +102,28 @@ bool plan_has(const struct plan *p, enum plan_kind kind) {
     }
     return false;
 }
+
+candid_status plan_record_peaks(struct plan *plan, candid_error *error) {
+    if (plan->peaks || !plan_has(plan, PLAN_PROBE_PEAKS)) {
+        return CANDID_OK;
+    }
+    const size_t count = (size_t)plan->n_steps * (size_t)plan->n_layer * (size_t)plan->n_prompt;
+    return plan_alloc(plan, count, sizeof *plan->peaks, &plan->peaks, error);
+}
+
+float *plan_peaks_at(const struct plan *plan, const struct plan_step *step, int layer) {
+    const size_t at = (size_t)(step - plan->steps) * (size_t)plan->n_layer + (size_t)layer;
+    return plan->peaks + at * (size_t)plan->n_prompt;
+}
+
+void plan_replay_peaks(struct plan *plan, const struct plan *seen, int n_rows) {
+    for (int l = 0; seen->peaks && l < plan->n_layer; l++) {
+        for (int i = 0; i < plan->n_steps; i++) {
+            struct plan_step *step = &plan->steps[i];
+            if (step->kind == PLAN_PROBE_PEAKS && step->layers[l]) {
+                step->decide(step, &(struct probe_result){
+                                       .layer = l, .n_rows = n_rows, .peaks = plan_peaks_at(seen, &seen->steps[i], l)});
+            }
+        }
+    }
+}

@@ -140,6 +140,7 @@ struct plan {
     int unlock_begin, unlock_end; /* image rows also see prompt positions [begin, end); end 0: causal */
     int n_prompt;                 /* positions of the prompt */
     uint8_t *row_sets;            /* [n_prompt] set of enum plan_rows */
+    float *peaks;                 /* (n_steps, n_layer, n_prompt) what PROBE_PEAKS saw, or NULL: not kept */
     void **owned;                 /* memory to free with the plan */
     int n_owned, owned_capacity;
 };
@@ -159,5 +160,15 @@ candid_status plan_add(struct plan *plan, enum plan_kind kind, const struct meth
 unsigned plan_row_sets(const struct plan *plan, int index);
 
 bool plan_has(const struct plan *plan, enum plan_kind kind);
+
+/* From now on plan->peaks is kept. */
+candid_status plan_record_peaks(struct plan *plan, candid_error *error);
+
+/* What step `step` saw at a layer: [n_prompt]. */
+float *plan_peaks_at(const struct plan *plan, const struct plan_step *step, int layer);
+
+/* Tells the PROBE_PEAKS steps of a plan what those of another, with the same steps, have seen of the first n_rows
+ * positions, which both prompts have in common. */
+void plan_replay_peaks(struct plan *plan, const struct plan *seen, int n_rows);
 
 #endif

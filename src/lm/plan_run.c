@@ -108,6 +108,10 @@ candid_status plan_at_input(struct plan_run *run, int layer, const float *x, int
         if (main_prompt_rows(run, first_, &begin, &end)) {
             run->b->ops->peaks(run->b, run->host, x + (size_t)begin * (size_t)n_embd, end - begin, n_embd, step->dims,
                                step->n_dims, PEAK_EPS);
+            if (plan->peaks) {
+                memcpy(plan_peaks_at(plan, step, layer) + run->rows[begin].index, run->host,
+                       (size_t)(end - begin) * sizeof *run->host);
+            }
             step->decide(
                 step, &(struct probe_result){
                           .layer = layer, .first = run->rows[begin].index, .n_rows = end - begin, .peaks = run->host});

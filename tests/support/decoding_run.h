@@ -126,7 +126,7 @@ static inline void answer_with(struct runner *r, struct request *request, const 
     OK(kv_cache_create(r->context->backend, kv_cache_shape(r->context->kv), 4096, &kv, error));
     OK(kv_seq_create(kv, &seq, error));
     const struct generation g = request_generation(r->context, request, seq);
-    OK(group_create(&g, 1, &group, error));
+    OK(group_create(&g, 1, 1, &group, error));
     for (int step = 0; step < n; step++) {
         const int32_t token = integer_at(tokens, step);
         see(user_data, step, group_logits(group));

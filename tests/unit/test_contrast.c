@@ -110,7 +110,7 @@ static void lab_ask(struct lab *lab, struct demo *d, const char *json) {
 
 static void lab_open(struct lab *lab, struct demo *d, const char *json, int capacity) {
     lab_ask(lab, d, json);
-    OK(group_create(&lab->g, capacity, &lab->group, error));
+    OK(group_create(&lab->g, 1, capacity, &lab->group, error));
 }
 
 static void lab_close(struct lab *lab) {
@@ -135,7 +135,7 @@ static void same_branch_changes_nothing(void **state) {
             .prompt = same.g.prompt, .images = same.g.images, .visual_tokens = same.g.visual_tokens, .weight = 2.5f};
         same.g.branches = &branch;
         same.g.n_branches = 1;
-        OK(group_create(&same.g, 1, &same.group, error));
+        OK(group_create(&same.g, 1, 1, &same.group, error));
         assert_true(branch.n_shared > 0);
         for (int step = 0; step < 12; step++) {
             assert_memory_equal(group_logits(plain.group), group_logits(same.group), bytes);
@@ -168,7 +168,7 @@ static float *alone(struct demo *d, const struct generation *like, const struct 
     g.visual_tokens = branch->visual_tokens;
     g.plan = branch->plan;
     g.n_branches = 0;
-    OK(group_create(&g, 1, &group, error));
+    OK(group_create(&g, 1, 1, &group, error));
     for (int i = 0; i <= n; i++) {
         memcpy(all + (size_t)i * n_vocab, group_logits(group), n_vocab * sizeof *all);
         if (i < n) {
@@ -245,7 +245,7 @@ static void branches_come_and_go(void **state) {
     lab_ask(&late, &d, "{\"icd\": {\"beta\": 0}}");
     struct branch_input branch = late.g.branches[0];
     late.g.n_branches = 0;
-    OK(group_create(&late.g, 2, &late.group, error));
+    OK(group_create(&late.g, 1, 2, &late.group, error));
     lab_open(&plain, &d, NULL, 1);
     lab_open(&first, &d, "{\"icd\": {\"beta\": 0, \"first_token_only\": true}}", 1);
     assert_memory_equal(group_logits(first.group), group_logits(from_start.group), bytes);
