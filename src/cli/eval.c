@@ -174,6 +174,9 @@ static candid_status read_questions(struct evaluation *e, candid_error *error) {
     if (status == CANDID_OK) {
         status = units_make(&e->items, (size_t)o->shard, (size_t)o->n_shards, &e->units, error);
     }
+    if (status == CANDID_OK && o->one_by_one) {
+        units_repeat(&e->units);
+    }
     if (status == CANDID_OK && e->bench->check && !o->plan) {
         status = e->bench->check(e, error);
     }

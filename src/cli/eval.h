@@ -29,7 +29,7 @@ struct eval_options {
     struct texts questions, labels, truth, references, configs, assignments;
     const char *images, *truth_cache, *mode, *truth_mode, *tagger, *synonyms, *list, *rule, *suffix, *out, *name, *also;
     const char *amber_data, *similarity;
-    bool plan, strict, no_baseline, resume;
+    bool plan, strict, no_baseline, resume, one_by_one;
     int limit, sample, batch, image_tokens;
     int sample_seed;
     int shard, n_shards; /* 1-based; 1 of 1: everything */

@@ -47,6 +47,7 @@ static const char help_text[] =
     "  --resume                go on where an earlier call ended\n"
     "  --shard I/N             only every N-th image, from the I-th on; candid eval merge joins the parts\n"
     "  --batch N               requests answered side by side (default: an image's questions; 8 captions)\n"
+    "  --one-by-one            share nothing, as public scripts do: for comparison\n"
     "  --strict                end at the first image that cannot be read\n"
     "  --plan                  count images and tokens, run nothing; without --model for LLaVA-1.5, estimated\n"
     "  --image-tokens N        of --plan: visual tokens per image\n"
@@ -107,7 +108,7 @@ static bool take(const struct own_option *option, const char *value, struct eval
     return false;
 }
 
-#define N_OWN 30
+#define N_OWN 31
 
 static void own_options(struct eval_options *o, struct own_option out[N_OWN + 1]) {
     const struct own_option all[N_OWN + 1] = {
@@ -138,6 +139,7 @@ static void own_options(struct eval_options *o, struct own_option out[N_OWN + 1]
         {"--shard", SHARD, NULL, true, 0},
         {"--image-tokens", NUMBER, &o->image_tokens, true, 1},
         {"--resume", FLAG, &o->resume, true, 0},
+        {"--one-by-one", FLAG, &o->one_by_one, false, 0},
         {"--strict", FLAG, &o->strict, true, 0},
         {"--plan", FLAG, &o->plan, true, 0},
         {"--no-baseline", FLAG, &o->no_baseline, true, 0},

@@ -51,6 +51,10 @@ run 0 "$CANDID" score pope whole/greedy.jsonl --json again.json
 
 # ---- one question at a time gives the same answers and logits ----
 eval_pope exact --precision exact --limit 2 >/dev/null 2>&1 || fail "exact run"
+eval_pope alone --precision exact --limit 2 --one-by-one >/dev/null 2>&1 || fail "exact run, one by one"
+[ "$(value alone/greedy.json images_encoded)" = "$(value alone/greedy.json questions)" ] || fail "--one-by-one shares"
+[ "$(value alone/greedy.json prefilled_tokens)" = "$(value exact/greedy.json prompt_tokens)" ] || fail "tokens alone"
+same_run exact/greedy.json alone/greedy.json
 while IFS=$'\t' read -r image question answer fingerprint; do
     run 0 "$CANDID" ask --precision exact --threads 1 -q "$question" "$set_folder/images/$image"
     out_has "$answer"

@@ -88,6 +88,32 @@ out_has '"vlmevalkit":'
 run 0 "$CANDID" score pope "$work/ours_random.jsonl" --rule pai --split other --json "$work/pai.json"
 json "$work/pai.json" "x['scores']['rule'] == 'pai' and list(x['scores']['splits']) == ['random'] and x['sources'][0]['lines'] == 72"
 
+tac "$work/ours_random.jsonl" >"$work/reversed.jsonl" # a run may stand in any order; its index decides
+run 0 "$CANDID" score pope "$work/reversed.jsonl" --scored "$work/reversed.scored"
+run 0 "$CANDID" score pope "$work/ours_random.jsonl" --scored "$work/ours.scored"
+cmp "$work/reversed.scored" "$work/ours.scored" || fail "the order of a run's lines matters"
+
+run 1 "$CANDID" score pope "$work/ours_random.jsonl" "$work/reversed.jsonl"; err_has 'found "random", which an earlier file has too'
+
+python3 - "$work" <<'P'
+import json, sys
+images = dict.fromkeys(json.loads(line)["image"] for line in open(f"{sys.argv[1]}/official_random.jsonl"))
+with open(f"{sys.argv[1]}/captions.jsonl", "w") as f:
+    for image in images:
+        f.write(json.dumps({"image_id": int(image[4:7]), "caption": "A person and a dog"}) + "\n")
+P
+run 0 "$CANDID" score pope "$work/captions.jsonl" --opope --questions "$work/official_random.jsonl" --json "$work/opope.json"
+python3 - "$work" <<'P' || fail "captions do not answer as in HALC"
+import json, re, sys
+rows = [json.loads(line) for line in open(f"{sys.argv[1]}/official_random.jsonl")]
+objects = [re.fullmatch("Is there an? (.*) in the iman?ge\\?", r["text"])[1] for r in rows]
+seen = [any(w in "A person and a dog" for w in o.split(" ")) for o in objects]
+found = json.load(open(f"{sys.argv[1]}/opope.json"))["scores"]["splits"]["random"]
+assert found["tp"] + found["fp"] == sum(seen) > 0, (found, sum(seen))
+assert found["tp"] == sum(s and r["label"] == "yes" for s, r in zip(seen, rows))
+P
+run 2 "$CANDID" score pope "$work/captions.jsonl" --opope; err_has "--opope needs --questions"
+
 # What does not fit together is refused, not cut off.
 head -n 70 "$work/answers_random.jsonl" >"$work/short.jsonl"
 run 1 "$CANDID" score pope "$work/short.jsonl" --questions "$work/official_random.jsonl"; err_has "expected an answer to each of the 72 questions"; err_has "official_random.jsonl, found 70"

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "../support/demo_request.h"
+#include "interventions/config.h"
 
 static const char *const questions[] = {
     "Is there a dog in the image?",
@@ -49,6 +50,7 @@ static const struct {
     {"{\"vcd\": true, \"decode\": {\"beams\": 2}}", true, false},
     {"{\"opera\": {\"candidates\": 3}, \"decode\": {\"beams\": 2}}", true, false},
     {"{\"vicrop\": true}", false, false},
+    {"{\"act\": true}", false, false},
 };
 
 static void expect_same(const candid_result *one, const candid_result *many, const char *config, size_t i) {
@@ -107,6 +109,27 @@ static void compare(struct demo *d, const candid_image *second, const char *json
         assert_true(3 * sharing.n_prefilled > 2 * sharing.n_prompt);
     }
     candid_config_free(config);
+}
+
+/* Whether some active method says that it must read every prompt. */
+static bool is_per_question(const char *json) {
+    candid_config *config = demo_config(json);
+    struct settings s;
+    bool found = false;
+    for (const struct method *const *m = methods; *m; m++) {
+        found = found || ((*m)->per_question && config_method(config, *m, &s));
+    }
+    candid_config_free(config);
+    return found;
+}
+
+static void test_methods_know_what_they_share(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (is_per_question(cases[i].config) == cases[i].shares) {
+            fail_msg("%s", cases[i].config);
+        }
+    }
 }
 
 static void test_equals_one_by_one(void **state) {
@@ -190,6 +213,7 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_methods_know_what_they_share),
         cmocka_unit_test(test_equals_one_by_one),
         cmocka_unit_test(test_answers_end_at_their_own_time),
         cmocka_unit_test(test_refusals),
