@@ -10,7 +10,7 @@
 
 enum chair_mode {
     CHAIR_NLTK38,      /* tokens of NLTK <= 3.8.1, tagger, WordNet lemmas: what most publications report */
-    CHAIR_NLTK39,      /* the same with the tokens of NLTK >= 3.9 */
+    CHAIR_NLTK39,      /* the same with the tokens of NLTK 3.9 to 3.10.0 */
     CHAIR_PATTERN,     /* tokens of NLTK 3.8.1, Pattern's singularize: LisaAnne's original, CHAIR-metric-standalone */
     CHAIR_APPROXIMATE, /* nltk38 without a tagger: every word is taken for a noun. Not the published metric */
     N_CHAIR_MODES,
