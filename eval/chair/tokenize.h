@@ -29,8 +29,8 @@ candid_status words_add(struct words *words, const uint32_t *c, size_t n, candid
 void words_free(struct words *words);
 
 /*
- * What Punkt learnt from text. Without it (NULL or empty) no abbreviation is known, and a sentence ends at every final
- * period but one behind a number or a single letter.
+ * What Punkt learnt from text. Without it (NULL or empty) a handful of abbreviations is known, and a sentence ends at
+ * every other final period but one behind a number or a single letter.
  */
 struct punkt {
     struct string_table abbreviations; /* without the final period */

@@ -261,7 +261,7 @@ int vocabulary_class(const struct vocabulary *v, uint16_t id) {
 static uint16_t by_suffix(const struct vocabulary *v, const char *form) {
     static const struct {
         const char *ending, *instead;
-    } rules[] = {{"s", ""},    {"ses", "s"},   {"ves", "f"},   {"xes", "x"}, {"zes", "z"},
+    } rules[] = {{"s", ""},      {"ses", "s"},   {"ves", "f"},   {"xes", "x"}, {"zes", "z"},
                  {"ches", "ch"}, {"shes", "sh"}, {"men", "man"}, {"ies", "y"}};
     const size_t n = strlen(form);
     uint16_t best = find_id(v, (struct span){form, n});
