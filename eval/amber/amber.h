@@ -66,6 +66,16 @@ struct amber_nouns {
     const char *name; /* of the tagger, for the summary */
 };
 
+/*
+ * Nouns by NLTK's tokenizer and tagger as CHAIR uses them; `tagger`: the file that candid chair import-tagger writes,
+ * or NULL, then every word is taken for a noun and only the vocabulary decides. The official program tags the text in
+ * its own case, this in lower case: words with a capital letter keep it and so match as little as there, but tags of
+ * their neighbours, and ends of sentences, may differ. `data` is borrowed. Release with amber_nouns_close.
+ */
+candid_status amber_nouns_open(const struct amber_data *data, const char *tagger, struct amber_nouns *out,
+                               candid_error *error);
+void amber_nouns_close(struct amber_nouns *nouns);
+
 struct amber_options {
     const struct amber_data *data;
     struct amber_nouns nouns; /* find NULL: descriptions are an error */

@@ -55,6 +55,15 @@ candid_status pope_truth_add_object(struct pope_truth *truth, size_t image, cons
     return CANDID_OK;
 }
 
+bool pope_truth_has_object(const struct pope_truth *truth, size_t image, const char *object) {
+    for (size_t i = 0; i < truth->images[image].n; i++) {
+        if (strcmp(truth->objects[truth->images[image].objects[i]], object) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void pope_truth_free(struct pope_truth *truth) {
     for (size_t i = 0; i < truth->n; i++) {
         free(truth->images[i].name);
@@ -246,15 +255,6 @@ static candid_status sort_ids(const char *label, const char *key, struct id_entr
     return CANDID_OK;
 }
 
-static bool has_object(const struct pope_truth *truth, size_t image, const char *object) {
-    for (size_t i = 0; i < truth->images[image].n; i++) {
-        if (strcmp(truth->objects[truth->images[image].objects[i]], object) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static candid_status add_instances(const char *label, struct instances *from, struct pope_truth *truth,
                                    candid_error *error) {
     const size_t first = truth->n;
@@ -271,7 +271,7 @@ static candid_status add_instances(const char *label, struct instances *from, st
             return fail(error, CANDID_ERROR_FORMAT, "%s: annotations[%zu]: expected the id of %s of the file in \"%s\"",
                         label, i, image ? "a category" : "an image", image ? "category_id" : "image_id");
         }
-        if (!has_object(truth, first + image->index, category->name)) {
+        if (!pope_truth_has_object(truth, first + image->index, category->name)) {
             TRY(pope_truth_add_object(truth, first + image->index, category->name, error));
         }
     }

@@ -25,6 +25,22 @@ python3 -c "import json; d=json.load(open('$SOURCE_DIR/models/demo/heldout/insta
 run 0 "$CANDID" pope build --instances "$SOURCE_DIR/models/demo/heldout/instances.json" --images 5 --split popular -o "$work/demo.jsonl"
 [ "$(grep -c '"label": "yes"' "$work/demo.jsonl")" = 15 ] || fail "expected 15 questions with yes"
 
+# Objects that only the reference captions name come last, in the order of the categories.
+cat >"$work/coco.json" <<'J'
+{"images": [{"id": 1, "file_name": "COCO_val2014_000000000001.jpg"}, {"id": 2, "file_name": "COCO_val2014_000000000002.jpg"}],
+ "annotations": [{"image_id": 1, "category_id": 18}, {"image_id": 1, "category_id": 1}, {"image_id": 2, "category_id": 3}],
+ "categories": [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}, {"id": 18, "name": "dog"}]}
+J
+cat >"$work/coco_captions.json" <<'J'
+{"annotations": [{"image_id": 1, "id": 1, "caption": "A dog on a couch beside a bicycle."},
+ {"image_id": 2, "id": 2, "caption": "A car between a boat, a bird, two zebras and a kite."}]}
+J
+run 0 "$CANDID" pope build --instances "$work/coco.json" --captions "$work/coco_captions.json" --images all --per-image 4 --split popular -o -
+asked=$(grep '000001.jpg.*"yes"' "$work/out" | sed 's/.*there a \(.*\) in the.*/\1/' | paste -sd' ')
+[ "$asked" = "dog person bicycle couch" ] || fail "expected annotated objects, then named ones, found $asked"
+run 1 "$CANDID" pope build --instances "$work/coco.json" --images all --split popular -o -; err_has "found 0 of 2 images"
+run 2 "$CANDID" pope build --objects "$work/objects.jsonl" --captions "$work/coco_captions.json" -o "$work/x"; err_has "--instances FILE (with --captions or not)"
+
 run 2 "$CANDID" pope build --objects "$work/objects.jsonl"; err_has "-o"
 run 2 "$CANDID" pope build --objects "$work/objects.jsonl" -o "$work/no-folder"; err_has "a folder that exists"
 run 2 "$CANDID" pope build --objects "$work/objects.jsonl" --seed -1 -o "$work/all"; err_has '--seed: cannot use "-1"'

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "core/crc32.h"
 #include "core/json.h"
 #include "eval/amber/data.h"
 
@@ -339,6 +340,39 @@ static void lemmas(void **state) {
     amber_data_free(all);
 }
 
+/* A tagger to whom everything is a verb but a few nouns; words keep the case of the text. */
+static void nouns(void **state) {
+    static const char weights[] = "candid-tagger 1\nfrom a test\ntags 3\nNN\nNNS\nVB\nwords 4\ndogs\tNNS\nlake\tNN\n"
+                                  "sky\tNN\ntv\tNN\nfeatures 1\nbias\tVB 1\nabbreviations 0\ncollocations 0\n"
+                                  "starters 0\n";
+    static const char text[] = "The \"dogs\" watch a TV; Sky over the lake, and trees.";
+    char file[sizeof weights + 32];
+    snprintf(file, sizeof file, "%scrc32 %08x\n", weights, crc32_update(0, weights, sizeof weights - 1));
+    write_file("tagger", file);
+    struct amber_nouns nouns = {0};
+    struct amber_words found = {0};
+    candid_error error;
+    if (amber_nouns_open(data, file_path("tagger"), &nouns, &error) != CANDID_OK) {
+        fail_msg("%s", error.message);
+    }
+    assert_int_equal(nouns.find(nouns.context, text, &found, NULL), CANDID_OK);
+    assert_int_equal(found.n, 4);
+    assert_string_equal(found.words[0], "dog");
+    assert_string_equal(found.words[1], "TV");
+    assert_string_equal(found.words[2], "Sky");
+    assert_string_equal(found.words[3], "lake");
+    amber_words_free(&found);
+    amber_nouns_close(&nouns);
+    assert_int_equal(amber_nouns_open(data, file_path("annotations.json"), &nouns, &error), CANDID_ERROR_FORMAT);
+
+    assert_int_equal(amber_nouns_open(data, NULL, &nouns, NULL), CANDID_OK); /* no tagger: every word */
+    assert_non_null(strstr(nouns.name, "approximate"));
+    assert_int_equal(nouns.find(nouns.context, text, &found, NULL), CANDID_OK);
+    assert_true(found.n > 10);
+    amber_words_free(&found);
+    amber_nouns_close(&nouns);
+}
+
 static int make_folder(void **state) {
     return mkdtemp(folder) == NULL || load(state);
 }
@@ -353,6 +387,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(official_scores), cmocka_unit_test(similarity), cmocka_unit_test(noun_rules),
         cmocka_unit_test(broken_data),     cmocka_unit_test(questions),  cmocka_unit_test(lemmas),
+        cmocka_unit_test(nouns),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
