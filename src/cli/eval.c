@@ -233,6 +233,7 @@ void evaluation_free(struct evaluation *e) {
     free(e->configs);
     cJSON_Delete(e->model);
     chair_session_close(&e->chair);
+    amber_nouns_close(&e->nouns);
     amber_data_free(e->amber);
     units_free(&e->units);
     items_free(&e->items);

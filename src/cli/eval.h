@@ -74,7 +74,8 @@ struct evaluation {
     size_t n_configs;
     struct chair_session chair; /* open for chair */
     struct amber_data *amber;   /* of amber */
-    cJSON *model;               /* of the summary */
+    struct amber_nouns nouns;
+    cJSON *model; /* of the summary */
     candid_model *opened;
     candid_context *context;
 };

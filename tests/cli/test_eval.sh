@@ -153,6 +153,25 @@ run 0 "$CANDID" eval vqa --images "$set_folder/images" --questions vqa.jsonl --t
 run 0 "$CANDID" eval export open/greedy.jsonl --format llava
 out_has '{"question_id":7,"prompt":"How many dogs are in the image?","text":"'
 
+# ---- MME and AMBER ----
+mkdir -p mme/existence
+for k in 1 2; do
+    cp "$set_folder/images/scene_00000$k.png" "mme/existence/000$k.png"
+    printf 'Is there a dog in the image?\tYes\nIs there a cat in the image?\tNo\n' >"mme/existence/000$k.txt"
+done
+run 0 "$CANDID" eval mme --images mme --threads 1 --out mme-run
+out_has "existence"
+[ "$(value mme-run/greedy.json images_encoded)" = 2 ] || fail "MME's two questions do not share their image"
+cat >amber.json <<'EOF'
+[{"id": 1, "image": "scene_000001.png", "query": "Describe this image."},
+ {"id": 1005, "image": "scene_000001.png", "query": "Is there a dog in the image?"}]
+EOF
+run 0 env XDG_DATA_HOME="$work" "$CANDID" eval amber --images "$set_folder/images" --questions amber.json --threads 1 \
+    --amber-data "$SOURCE_DIR/tests/data/amber" --out amber-run
+out_has "AMBER score"
+out_has "approximate"
+[ "$(value amber-run/greedy.json images_encoded)" = 1 ] || fail "AMBER's questions do not share their image"
+
 # ---- the official program's form: its rule, applied here, gives our counts ----
 run 0 "$CANDID" eval export calm/greedy.jsonl --format pope --split random -o answers.jsonl
 head -"$(wc -l <answers.jsonl)" "$set_folder/questions_random.jsonl" | sed 's/.*"label": *"\([a-z]*\)".*/\1/' >labels
