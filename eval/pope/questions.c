@@ -7,7 +7,7 @@
 #include "core/json.h"
 #include "core/status.h"
 #include "core/text.h"
-#include "eval/common/json_objects.h"
+#include "eval/common/lmms_eval.h"
 #include "eval/pope/pope.h"
 
 /* The first of the keys that the object has, NULL when it has none. keys: ends with NULL. */
@@ -165,7 +165,7 @@ candid_status pope_check_splits(const struct eval_items *items, size_t begin, co
 
 candid_status pope_read_questions(const char *path, const char *split, struct eval_items *items, candid_error *error) {
     struct json_objects file;
-    TRY(json_objects_read(path, &file, error));
+    TRY(answer_objects_read(path, &file, error));
     struct reader r = {&file, 0, split ? split : split_of_name(path), items};
     const size_t begin = items->n;
     candid_status status = CANDID_OK;

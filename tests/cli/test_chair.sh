@@ -33,6 +33,14 @@ grep -q '"chair_i":[[:space:]]*0.2' scores.json || fail "scores.json"
 [ "$(wc -l <scored.jsonl)" = 2 ] || fail "scored.jsonl"
 grep -q '"word":"cat","class":"cat","hallucinated":true,"index":7' scored.jsonl || fail "the cat in scored.jsonl"
 
+# lmms-eval's log of the same captions.
+cat >samples.jsonl <<'EOF'
+{"doc_id": 0, "target": "['dog']", "filtered_resps": "A man, two dogs and a cat. The dogs sleep.", "coco_cap_chair_i": {"answer": ["dog"], "pred": ["dog"], "image_id": 1}}
+{"doc_id": 1, "target": "['bus']", "filtered_resps": ["Cars behind a bus."], "coco_cap_chair_i": {"answer": ["bus"], "pred": [], "image_id": 2}}
+EOF
+run 0 "$CANDID" score chair samples.jsonl "${truth[@]}" --mode pattern
+out_has "2 captions, 5 mentions, 1 of them hallucinated"
+
 # Instances alone are another truth.
 run 0 "$CANDID" score chair captions.jsonl --truth instances.json --mode pattern; out_has "truth by instances only"
 

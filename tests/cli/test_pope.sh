@@ -149,3 +149,15 @@ run 2 "$CANDID" score
 run 0 "$CANDID" score --help; out_has "pope"
 run 0 "$CANDID" score pope --help; out_has "--rule NAME|all"
 run 4 "$CANDID" score pope "$work/ours_random.jsonl" --json "$work/none/x"; err_has "cannot write"
+
+# lmms-eval's sample log: what the model said is scored, by its own rule as it does, by the official one otherwise.
+cat >"$work/pope_samples.jsonl" <<'J'
+{"doc_id": 0, "target": "yes", "filtered_resps": "Yes.", "input": "Is there a dog?", "pope_accuracy": {"question_id": "7", "score": 0.0, "prediction": "yes.", "ground_truth": "yes"}}
+{"doc_id": 1, "target": "no", "filtered_resps": ["no"], "resps": ["No"], "input": "Is there a cat?", "pope_accuracy": {"question_id": "8", "score": 1.0, "prediction": "no", "ground_truth": "no"}}
+J
+run 0 "$CANDID" score pope "$work/pope_samples.jsonl" --rule lmms-eval --json "$work/log.json"
+json "$work/log.json" "x['scores']['splits']['all']['accuracy'] == 0.5"
+run 0 "$CANDID" score pope "$work/pope_samples.jsonl" --json "$work/log.json"
+json "$work/log.json" "x['scores']['splits']['all']['accuracy'] == 1"
+sed 's/"Yes."/["Yes.", "No."]/' "$work/pope_samples.jsonl" >"$work/two.jsonl"
+run 1 "$CANDID" score pope "$work/two.jsonl"; err_has "expected one text in \"filtered_resps\""
