@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/chair.h"
 #include "cli/cli.h"
@@ -133,9 +134,9 @@ static int parse_build(int argc, char **argv, struct build_arguments *a, bool *d
             "expected --instances FILE (with --captions or not) or --objects FILE, and -o; see candid pope --help");
         return EXIT_USAGE;
     }
-    if (a->split == ALL_SPLITS && !file_is_directory(a->out)) {
-        complain("-o %s: expected a folder that exists, for three splits", a->out);
-        return EXIT_USAGE;
+    if (a->split == ALL_SPLITS && mkdir(a->out, 0777) != 0 && !file_is_directory(a->out)) {
+        complain("-o %s: cannot make the folder for three splits: %s", a->out, strerror(errno));
+        return EXIT_OUTPUT;
     }
     return EXIT_OK;
 }

@@ -189,7 +189,6 @@ awk 'BEGIN {
         print line "]}"
     }
 }' >objects.jsonl
-mkdir built
 run 0 "$CANDID" pope build --objects objects.jsonl --split all --seed 1 -o built
 run 0 "$CANDID" eval pope --images . --questions built/pope_random.jsonl --questions built/pope_popular.jsonl \
     --questions built/pope_adversarial.jsonl --protocol "$SOURCE_DIR/eval/protocols/pope-llava.json" --plan
