@@ -2,10 +2,8 @@
 #include "cli/eval.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "cli/demo_model.h"
 #include "core/file.h"
@@ -337,8 +335,7 @@ static int run(struct eval_options *o) {
     int code = evaluation_prepare(o, &e);
     if (code == EXIT_OK && o->plan) {
         code = eval_plan(&e);
-    } else if (code == EXIT_OK && mkdir(o->out, 0777) != 0 && errno != EEXIST) {
-        complain("%s: cannot make the folder: %s", o->out, strerror(errno));
+    } else if (code == EXIT_OK && !make_folder(o->out)) {
         code = EXIT_OUTPUT;
     } else if (code == EXIT_OK) {
         code = evaluation_open(&e);

@@ -3,7 +3,6 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "cli/chair.h"
 #include "cli/cli.h"
@@ -134,8 +133,7 @@ static int parse_build(int argc, char **argv, struct build_arguments *a, bool *d
             "expected --instances FILE (with --captions or not) or --objects FILE, and -o; see candid pope --help");
         return EXIT_USAGE;
     }
-    if (a->split == ALL_SPLITS && mkdir(a->out, 0777) != 0 && !file_is_directory(a->out)) {
-        complain("-o %s: cannot make the folder for three splits: %s", a->out, strerror(errno));
+    if (a->split == ALL_SPLITS && !make_folder(a->out)) {
         return EXIT_OUTPUT;
     }
     return EXIT_OK;

@@ -28,6 +28,7 @@ each_once() {
 }
 
 # ---- a whole run: baseline and a method, scores, report ----
+run 0 eval_pope deep/er/whole --limit 1
 run 0 eval_pope whole --config "$SOURCE_DIR/configs/pai.json" --rule all
 out_has "pope greedy"
 out_has "pope pai"

@@ -42,7 +42,7 @@ run 1 "$CANDID" pope build --instances "$work/coco.json" --images all --split po
 run 2 "$CANDID" pope build --objects "$work/objects.jsonl" --captions "$work/coco_captions.json" -o "$work/x"; err_has "--instances FILE (with --captions or not)"
 
 run 2 "$CANDID" pope build --objects "$work/objects.jsonl"; err_has "-o"
-run 2 "$CANDID" pope build --objects "$work/objects.jsonl" -o "$work/no-folder"; err_has "a folder that exists"
+run 4 "$CANDID" pope build --objects "$work/objects.jsonl" -o "$work/objects.jsonl/folder"; err_has "cannot make the folder"
 run 2 "$CANDID" pope build --objects "$work/objects.jsonl" --seed -1 -o "$work/all"; err_has '--seed: cannot use "-1"'
 run 2 "$CANDID" pope build --objects "$work/objects.jsonl" --split odd -o "$work/all"; err_has '--split: cannot use "odd"'
 run 2 "$CANDID" pope build --objects "$work/objects.jsonl" --template no -o "$work/all"; err_has '--template'
