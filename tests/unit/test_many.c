@@ -190,6 +190,20 @@ static void test_branches_differ(void **state) {
     demo_close(&d);
 }
 
+/* After the image there are fewer tokens than a prompt keeps for itself: what is shared ends within it. */
+static void test_image_at_the_end(void **state) {
+    (void)state;
+    struct demo d;
+    exact_open(&d, 2);
+    const candid_image *const image = d.image;
+    const char *const prompt = "Is there a dog in the image?<image>";
+    const candid_request asked[] = {{&image, 1, prompt}, {&image, 1, prompt}};
+    expect_same_alone(&d, asked, 2, "{\"decode\": {\"beams\": 2}}");
+    expect_same_alone(&d, asked, 2, "{\"cca\": true, \"decode\": {\"beams\": 2}}");
+    expect_same_alone(&d, asked, 2, "{\"cca\": true, \"vcd\": true}");
+    demo_close(&d);
+}
+
 /* The first request's limit is met while others go on. */
 static void test_answers_end_at_their_own_time(void **state) {
     (void)state;
@@ -256,6 +270,7 @@ int main(void) {
         cmocka_unit_test(test_methods_know_what_they_share),
         cmocka_unit_test(test_equals_one_by_one),
         cmocka_unit_test(test_branches_differ),
+        cmocka_unit_test(test_image_at_the_end),
         cmocka_unit_test(test_answers_end_at_their_own_time),
         cmocka_unit_test(test_refusals),
     };
