@@ -150,6 +150,60 @@ static void test_equals_one_by_one(void **state) {
     demo_close(&d);
 }
 
+/* Every request alone gives what it gave among the others. */
+static void expect_same_alone(struct demo *d, const candid_request *requests, size_t n, const char *json) {
+    candid_config *config = demo_config(json);
+    candid_generate_params params = candid_generate_params_default();
+    params.max_new_tokens = 6;
+    params.config = config;
+    const candid_result *many[16];
+    assert_true(n <= sizeof many / sizeof *many);
+    OK(candid_generate_many(d->context, requests, n, &params, NULL, many, error));
+    for (size_t i = 0; i < n; i++) {
+        const candid_result *one;
+        OK(candid_generate(d->context, requests[i].images, requests[i].n_images, requests[i].prompt, &params, &one,
+                           error));
+        expect_same(one, many[i], json, i);
+        candid_result_free(one);
+        candid_result_free(many[i]);
+    }
+    candid_config_free(config);
+}
+
+/* LQCD has a branch where the question is a leading one, PAI where there is an image. */
+static void test_branches_differ(void **state) {
+    (void)state;
+    struct demo d;
+    exact_open(&d, 2);
+    const candid_image *const image = d.image;
+    const char *const leading = "Isn't there a dog in the image?";
+    const candid_request asked[] = {
+        {&image, 1, questions[0]}, {&image, 1, leading},      {&image, 1, questions[1]}, {NULL, 0, "Hello"},
+        {&image, 1, leading},      {&image, 1, questions[2]}, {NULL, 0, leading},
+    };
+    const size_t n = sizeof asked / sizeof *asked;
+    expect_same_alone(&d, asked, n, "{\"lqcd\": true}");
+    expect_same_alone(&d, asked, n, "{\"pai\": true}");
+    expect_same_alone(&d, asked, n, "{\"pai\": true, \"lqcd\": true}");
+    expect_same_alone(&d, asked, 3, "{\"vcd\": {\"first_token_only\": true}, \"lqcd\": true}");
+    expect_same_alone(&d, asked, 3, "{\"lqcd\": true, \"decode\": {\"beams\": 2}}");
+    demo_close(&d);
+}
+
+/* After the image there are fewer tokens than a prompt keeps for itself: what is shared ends within it. */
+static void test_image_at_the_end(void **state) {
+    (void)state;
+    struct demo d;
+    exact_open(&d, 2);
+    const candid_image *const image = d.image;
+    const char *const prompt = "Is there a dog in the image?<image>";
+    const candid_request asked[] = {{&image, 1, prompt}, {&image, 1, prompt}};
+    expect_same_alone(&d, asked, 2, "{\"decode\": {\"beams\": 2}}");
+    expect_same_alone(&d, asked, 2, "{\"cca\": true, \"decode\": {\"beams\": 2}}");
+    expect_same_alone(&d, asked, 2, "{\"cca\": true, \"vcd\": true}");
+    demo_close(&d);
+}
+
 /* The first request's limit is met while others go on. */
 static void test_answers_end_at_their_own_time(void **state) {
     (void)state;
@@ -215,6 +269,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_methods_know_what_they_share),
         cmocka_unit_test(test_equals_one_by_one),
+        cmocka_unit_test(test_branches_differ),
+        cmocka_unit_test(test_image_at_the_end),
         cmocka_unit_test(test_answers_end_at_their_own_time),
         cmocka_unit_test(test_refusals),
     };
