@@ -238,8 +238,8 @@ static void test_answers_end_at_their_own_time(void **state) {
     demo_close(&d);
 }
 
-static bool always(void *unused) {
-    (void)unused;
+static bool always(void *n_polls) {
+    ++*(int *)n_polls;
     return true;
 }
 
@@ -270,7 +270,14 @@ static void test_refusals(void **state) {
     free(longer);
 
     const candid_request good[] = {{&image, 1, "a"}, {&image, 1, "b"}};
+    int n_polls = 0;
     params.should_cancel = always;
+    params.should_cancel_user_data = &n_polls;
+    candid_sharing unversioned = {0};
+    assert_int_equal(candid_generate_many(d.context, good, 2, &params, &unversioned, results, &problem),
+                     CANDID_ERROR_ARGUMENT);
+    assert_non_null(strstr(problem.message, "candid_sharing: struct_size is 0"));
+    assert_int_equal(n_polls, 0); /* before any work */
     assert_int_equal(candid_generate_many(d.context, good, 2, &params, NULL, results, &problem),
                      CANDID_ERROR_CANCELLED);
     demo_close(&d);
