@@ -113,6 +113,7 @@ static candid_status check_settings(struct report_group *g, candid_error *error)
         {"settings.jpeg_decoder", "JPEG decoder"},
         {"settings.conversation", "conversation template"},
         {"settings.prompt", "prompt"},
+        {"settings.cut", "text left out of the questions"},
         {"settings.suffix", "suffix of the questions"},
         {"settings.max_new_tokens", "limit of new tokens"},
         {"settings.temperature", "temperature"},

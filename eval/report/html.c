@@ -118,6 +118,7 @@ static void write_setup(FILE *f, const struct report_group *g) {
         {"JPEG decoder", "settings.jpeg_decoder"},
         {"Conversation", "settings.conversation"},
         {"Prompt", "settings.prompt"},
+        {"Left out of questions", "settings.cut"},
         {"Suffix of questions", "settings.suffix"},
         {"New tokens at most", "settings.max_new_tokens"},
         {"Temperature", "settings.temperature"},
