@@ -261,7 +261,7 @@ candid_status report_build(struct report_run *const *runs, size_t n, const struc
     }
     candid_status status = CANDID_OK;
     for (size_t g = 0; g < out->n_groups && status == CANDID_OK; g++) {
-        status = build_group(&out->groups[g], options, error);
+        status = build_group(&out->groups[g], &out->options, error);
     }
     if (status != CANDID_OK) {
         report_free(out);

@@ -27,7 +27,8 @@ struct eval_options {
     const char *benchmark;
     struct run_options run; /* model, prompt, generation */
     struct texts questions, labels, truth, references, configs, assignments;
-    const char *images, *truth_cache, *mode, *truth_mode, *tagger, *synonyms, *list, *rule, *suffix, *cut, *out, *name, *also;
+    const char *images, *truth_cache, *mode, *truth_mode, *tagger, *synonyms, *list, *rule, *suffix, *cut, *out, *name,
+        *also;
     const char *amber_data, *similarity;
     bool plan, strict, no_baseline, resume;
     int limit, sample, batch, image_tokens;

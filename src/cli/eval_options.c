@@ -262,7 +262,8 @@ static bool take_protocol(int *argc, char **argv, const char **path) {
         }
         const int n = joined ? 1 : 2;
         if (*path || i + n > *argc) {
-            complain("%s %s", name, *path ? "can be given once; put the options of both into one file" : "needs a value");
+            complain("%s %s", name,
+                     *path ? "can be given once; put the options of both into one file" : "needs a value");
             return false;
         }
         *path = joined ? argv[i] + 11 : argv[i + 1];

@@ -20,7 +20,7 @@ static const char help[] =
     "  --markdown FILE     tables for a README (- for stdout)\n"
     "  --csv FILE          one value per line, exact (- for stdout)\n"
     "  --title TEXT        of the page\n"
-    "  --baseline NAME     the run that others are compared with (default greedy)\n"
+    "  --baseline NAME     the run that others are compared with (default greedy, else sampled)\n"
     "  --common            compare on the questions that all runs answered, instead of refusing others\n"
     "  --bootstrap N       resamples of the images for intervals (default 10000; 0: none)\n"
     "  --seed N            of the resampling (default 0)\n"
