@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # CHAIR from images to a report.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 usage() {
     cat <<'TEXT'
@@ -40,15 +40,15 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-demo=$here/../models/demo/heldout
+demo=$root/models/demo/heldout
 first=(--mode pattern) images=$demo/images truth=(--truth "$demo/instances.json")
 if [ -n "$coco" ]; then
-    first=() images=$coco/val2014 protocol=${protocol:-$here/protocols/chair-opera-512.json}
+    first=() images=$coco/val2014 protocol=${protocol:-$root/eval/protocols/chair-opera-512.json}
     truth=(--truth "$coco/annotations/instances_val2014.json" --reference "$coco/annotations/captions_val2014.json")
 fi
 [ -z "$own_truth" ] || truth=()
 
-candid=${CANDID:-$here/../build/release/candid}
+candid=${CANDID:-$root/build/release/candid}
 [ -n "${CANDID:-}" ] || [ -x "$candid" ] || candid=candid
 mkdir -p "$out"
 code=0

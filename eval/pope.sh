@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # POPE from images to a report.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 usage() {
     cat <<'TEXT'
@@ -40,16 +40,16 @@ done
 if [ -n "$coco" ]; then
     [ -n "$questions" ] || die "--coco needs --questions DIR, output/coco of github.com/RUCAIBox/POPE"
     images=$coco/val2014 form=$questions/coco_pope_%s.json
-    protocol=${protocol:-$here/protocols/pope-llava.json}
+    protocol=${protocol:-$root/eval/protocols/pope-llava.json}
 else
     [ -z "$questions" ] || die "--questions needs --coco DIR, the folder that holds val2014"
-    images=$here/../models/demo/heldout/images form=$here/../models/demo/heldout/questions_%s.jsonl
+    images=$root/models/demo/heldout/images form=$root/models/demo/heldout/questions_%s.jsonl
 fi
 for split in random popular adversarial; do
     options+=(--questions "${form//%s/$split}")
 done
 
-candid=${CANDID:-$here/../build/release/candid}
+candid=${CANDID:-$root/build/release/candid}
 [ -n "${CANDID:-}" ] || [ -x "$candid" ] || candid=candid
 mkdir -p "$out"
 code=0

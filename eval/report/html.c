@@ -123,7 +123,7 @@ static void write_setup(FILE *f, const struct report_group *g) {
         {"New tokens at most", "settings.max_new_tokens"},
         {"Temperature", "settings.temperature"},
         {"Seed", "settings.seed"},
-        {"Threads", "settings.threads"},
+        {"Threads", "threads"},
         {"Batch", "settings.batch"},
         {"Rule", "scores.rule"},
         {"Mode", "scores.mode"},

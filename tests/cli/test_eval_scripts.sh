@@ -85,6 +85,6 @@ run 2 "$chair" --frobnicate; err_has "frobnicate"
 XDG_DATA_HOME=$work HOME=$work run 1 "$chair" --coco coco --list list --out untagged
 err_has "candid chair import-tagger"
 [ ! -e untagged/report.html ] || fail "a report of nothing"
-CANDID='' PATH=/usr/bin:/bin run 0 bash -c 'cp -r "$0" scripts && mkdir bin && ln -s "$1" bin/candid &&
-    PATH=$PWD/bin:$PATH scripts/pope.sh --coco coco --questions questions --limit 1 --out path --threads 1' \
+CANDID='' PATH=/usr/bin:/bin run 0 bash -c 'mkdir copy bin && cp -r "$0" copy/eval && ln -s "$1" bin/candid &&
+    PATH=$PWD/bin:$PATH copy/eval/pope.sh --coco coco --questions questions --limit 1 --out path --threads 1' \
     "$SOURCE_DIR/eval" "$CANDID"
