@@ -27,6 +27,11 @@ else()
   list(FILTER CANDID_SOURCES EXCLUDE REGEX "/jpeg_turbo\\.c$")
 endif()
 
+# The JPEG writer of stb_image_write shifts bits out of an int on purpose.
+if(CANDID_SANITIZE)
+  set_source_files_properties(src/vision/png_write.c PROPERTIES COMPILE_OPTIONS -fno-sanitize=shift)
+endif()
+
 # configs/models.json, the table of known models, becomes part of the library.
 set(models_json ${PROJECT_SOURCE_DIR}/configs/models.json)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${models_json})

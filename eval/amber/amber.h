@@ -51,13 +51,30 @@ struct amber_words {
 candid_status amber_words_add(struct amber_words *list, const char *word, size_t size, candid_error *error);
 void amber_words_free(struct amber_words *list);
 
-/* Appends the nouns of a description: of every token whose tag begins with NN its WordNet lemma as a noun, in order,
- * in the case of the text. */
+/*
+ * The basic form of a noun as NLTK's WordNetLemmatizer gives it, in the case of the text, which decides ("Cars" stays);
+ * exact for what is, or would become, a word of the vocabulary. The result is `word`, buffer or static.
+ */
+#define AMBER_LEMMA 64
+const char *amber_lemma(const struct amber_data *data, const char *word, char buffer[AMBER_LEMMA]);
+
+/* Appends the nouns of a description: amber_lemma of every token whose tag begins with NN, in order. The official
+ * program does not put the text in lower case. */
 struct amber_nouns {
     candid_status (*find)(const void *context, const char *text, struct amber_words *out, candid_error *error);
     const void *context;
     const char *name; /* of the tagger, for the summary */
 };
+
+/*
+ * Nouns by NLTK's tokenizer and tagger as CHAIR uses them; `tagger`: the file that candid chair import-tagger writes,
+ * or NULL, then every word is taken for a noun and only the vocabulary decides. The official program tags the text in
+ * its own case, this in lower case: words with a capital letter keep it and so match as little as there, but tags of
+ * their neighbours, and ends of sentences, may differ. `data` is borrowed. Release with amber_nouns_close.
+ */
+candid_status amber_nouns_open(const struct amber_data *data, const char *tagger, struct amber_nouns *out,
+                               candid_error *error);
+void amber_nouns_close(struct amber_nouns *nouns);
 
 struct amber_options {
     const struct amber_data *data;

@@ -100,8 +100,8 @@ static candid_status read_relations(const char *path, struct amber_data *data, c
 static candid_status read_safe_words(const char *path, struct amber_data *data, candid_error *error) {
     struct mapped_file file;
     TRY(file_map(path, "AMBER's safe words", &file, error));
-    const char *text = (const char *)file.data, *end = text + file.size;
-    while (text && text < end) {
+    const char *text = file.size > 0 ? (const char *)file.data : "", *end = text + file.size;
+    while (text < end) {
         const char *stop = memchr(text, '\n', (size_t)(end - text));
         const size_t size = (size_t)((stop ? stop : end) - text);
         for (size_t w = 0; w < data->n_words; w++) {

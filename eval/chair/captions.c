@@ -6,7 +6,7 @@
 #include "core/text.h"
 #include "eval/chair/chair.h"
 #include "eval/chair/tables.h"
-#include "eval/common/json_objects.h"
+#include "eval/common/lmms_eval.h"
 
 static const char *text_of(const cJSON *object, const char *const *keys) {
     for (; *keys; keys++) {
@@ -18,11 +18,11 @@ static const char *text_of(const cJSON *object, const char *const *keys) {
     return NULL;
 }
 
-/* OPERA, LisaAnne, VISTA: image_id, caption; LLaVA: question_id, text; lmms-eval logs the caption as "pred"; candid:
+/* OPERA, LisaAnne, VISTA: image_id, caption; LLaVA: question_id, text; lmms-eval: its sample log; candid:
  * id, image, answer. */
 static candid_status read_caption(const struct json_objects *list, size_t i, struct eval_items *items,
                                   candid_error *error) {
-    static const char *const captions[] = {"caption", "answer", "text", "pred", NULL};
+    static const char *const captions[] = {"caption", "answer", "text", NULL};
     static const char *const images[] = {"image", "image_file", "file_name", NULL};
     static const char *const ids[] = {"image_id", "id", "question_id"};
     const cJSON *object = list->items[i];
@@ -43,7 +43,7 @@ static candid_status read_caption(const struct json_objects *list, size_t i, str
 
 candid_status chair_read_captions(const char *path, struct eval_items *items, candid_error *error) {
     struct json_objects list = {0};
-    candid_status status = json_objects_read(path, &list, error);
+    candid_status status = answer_objects_read(path, &list, error);
     for (size_t i = 0; i < list.n && status == CANDID_OK; i++) {
         status = read_caption(&list, i, items, error);
     }

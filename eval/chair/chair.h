@@ -31,19 +31,19 @@ struct chair_options {
  * items[i].id, else it is found by items[i].image; when both name one they must agree.
  *
  * Summary: mode, tagger, truth, truth_sources, captions, mentions, hallucinated (counts), chair_s, chair_i, recall,
- * precision, f1 as fractions, null where nothing can be divided, and length, the mean number of words. Verdicts: objects
- * (word, class, hallucinated, index), truth, length, chair_s, chair_i, recall, precision, f1 of each caption, 0 for 0/0 as
- * the scripts do.
+ * precision, f1 as fractions, null where nothing can be divided, and length, the mean number of words. Verdicts:
+ * objects (word, class, hallucinated, index), truth, length, chair_s, chair_i, recall, precision, f1 of each caption, 0
+ * for 0/0 as the scripts do.
  */
-candid_status chair_score(const struct eval_items *items, const struct chair_options *options,
-                          struct eval_scores *out, candid_error *error);
+candid_status chair_score(const struct eval_items *items, const struct chair_options *options, struct eval_scores *out,
+                          candid_error *error);
 
-/* The ids of a published list of 500 images of COCO val2014: "opera" or "pai-927" (sorted file names, shuffled by CPython
- * with seed 927). In their order. CANDID_ERROR_ARGUMENT for another name. *ids is malloc'd. */
+/* The ids of a published list of 500 images of COCO val2014: "opera" or "pai-927" (sorted file names, shuffled by
+ * CPython with seed 927). In their order. CANDID_ERROR_ARGUMENT for another name. *ids is malloc'd. */
 candid_status chair_image_list(const char *name, int64_t **ids, size_t *n, candid_error *error);
 
-/* Reads captions: JSON lines or a JSON list of objects with the caption as "caption", "answer" or "text" and the image as
- * "image_id", "id", "question_id" (a number) or "image" (a file name). Appends to the list. */
+/* Reads captions: JSON lines or a JSON list of objects with the caption as "caption", "answer" or "text" and the image
+ * as "image_id", "id", "question_id" (a number) or "image" (a file name). Appends to the list. */
 candid_status chair_read_captions(const char *path, struct eval_items *items, candid_error *error);
 
 #endif

@@ -10,7 +10,7 @@
 
 enum chair_mode {
     CHAIR_NLTK38,      /* tokens of NLTK <= 3.8.1, tagger, WordNet lemmas: what most publications report */
-    CHAIR_NLTK39,      /* the same with the tokens of NLTK >= 3.9 */
+    CHAIR_NLTK39,      /* the same with the tokens of NLTK 3.9 to 3.10.0 */
     CHAIR_PATTERN,     /* tokens of NLTK 3.8.1, Pattern's singularize: LisaAnne's original, CHAIR-metric-standalone */
     CHAIR_APPROXIMATE, /* nltk38 without a tagger: every word is taken for a noun. Not the published metric */
     N_CHAIR_MODES,
@@ -33,8 +33,8 @@ struct chair_language {
     const struct vocabulary *vocabulary;
     const struct word_tagger *tagger;
     struct word_tokenizer tokenizer; /* .punkt may be set */
-    struct words words;         /* the tokens of the last caption */
-    uint8_t *classes;           /* enum word_class of each */
+    struct words words;              /* the tokens of the last caption */
+    uint8_t *classes;                /* enum word_class of each */
     struct merged_word *merged;
     size_t capacity;
 };
@@ -43,8 +43,8 @@ struct chair_mention {
     int object;           /* class */
     uint32_t first_token; /* in words */
     uint32_t n_tokens;    /* 1, or 2 for a pair */
-    uint32_t index;       /* what OPERA's script prints: the first token, but off by one for each "seat" dropped before */
-    uint32_t merged;      /* what PAI's script prints: the position in the merged list */
+    uint32_t index;  /* what OPERA's script prints: the first token, but off by one for each "seat" dropped before */
+    uint32_t merged; /* what PAI's script prints: the position in the merged list */
 };
 
 /* Start from {0}; release with chair_objects_free. */

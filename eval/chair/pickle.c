@@ -121,7 +121,8 @@ static candid_status big_endian_double(struct machine *m) {
 static candid_status integer(struct machine *m, size_t n) {
     uint64_t bits = 0;
     TRY(take(m, n, &bits));
-    return push_new(m, (struct pickle_value){.kind = PICKLE_INTEGER, .integer = n == 4 ? (int32_t)bits : (int64_t)bits});
+    return push_new(m,
+                    (struct pickle_value){.kind = PICKLE_INTEGER, .integer = n == 4 ? (int32_t)bits : (int64_t)bits});
 }
 
 /* LONG1: two's complement of up to 8 bytes. */
@@ -239,8 +240,7 @@ static candid_status push_name(struct machine *m, const char *module, size_t n_m
         const char *blank = strchr(*allowed, ' ');
         if ((size_t)(blank - *allowed) == n_module && memcmp(*allowed, module, n_module) == 0 &&
             strlen(blank + 1) == n_name && memcmp(blank + 1, name, n_name) == 0) {
-            return push_new(m, (struct pickle_value){
-                                   .kind = PICKLE_NAME, .text = *allowed, .size = strlen(*allowed)});
+            return push_new(m, (struct pickle_value){.kind = PICKLE_NAME, .text = *allowed, .size = strlen(*allowed)});
         }
     }
     struct printable p, q;
@@ -319,50 +319,53 @@ static candid_status with_argument(struct machine *m, size_t n, candid_status (*
 
 static candid_status step(struct machine *m, uint8_t opcode) {
     switch (opcode) {
-        case 0x80: return skip_bytes(m, 1); /* PROTO */
-        case 0x95: return skip_bytes(m, 8); /* FRAME */
-        case '(': return push_mark(m);
-        case '0': TRY(need(m, 1)); m->depth--; return CANDID_OK; /* POP */
-        case 'N': return push_kind(m, PICKLE_NONE);
-        case 0x88: /* NEWTRUE */
-        case 0x89: return push_new(m, (struct pickle_value){.kind = PICKLE_BOOL, .integer = opcode == 0x88});
-        case 'J': return integer(m, 4); /* BININT, BININT1, BININT2, LONG1 */
-        case 'K': return integer(m, 1);
-        case 'M': return integer(m, 2);
-        case 0x8a: return long_integer(m);
-        case 'G': return big_endian_double(m);
-        case 'U':                             /* SHORT_BINSTRING */
-        case 0x8c: return counted_text(m, 1); /* SHORT_BINUNICODE */
-        case 'T':                             /* BINSTRING */
-        case 'X': return counted_text(m, 4);  /* BINUNICODE */
-        case 0x8d: return counted_text(m, 8); /* BINUNICODE8 */
-        case 'q': return with_argument(m, 1, memo_put);
-        case 'r': return with_argument(m, 4, memo_put);
-        case 0x94: return memo_put(m, m->n_memo); /* MEMOIZE */
-        case 'h': return with_argument(m, 1, memo_get);
-        case 'j': return with_argument(m, 4, memo_get);
-        case '}': return push_kind(m, PICKLE_DICT);
-        case ']':
-        case ')':
-        case 0x8f: return push_kind(m, PICKLE_SEQUENCE); /* list, tuple, set */
-        case 'd': return collect_from_mark(m, PICKLE_DICT);
-        case 'l':
-        case 't': return collect_from_mark(m, PICKLE_SEQUENCE);
-        case 0x91: return collect_from_mark(m, PICKLE_SEQUENCE); /* FROZENSET */
-        case 0x85: return collect_last(m, PICKLE_SEQUENCE, 1);
-        case 0x86: return collect_last(m, PICKLE_SEQUENCE, 2);
-        case 0x87: return collect_last(m, PICKLE_SEQUENCE, 3);
-        case 'a': return fill_last(m, 1, false); /* APPEND */
-        case 'e':
-        case 0x90: return fill_from_mark(m, false); /* APPENDS, ADDITEMS */
-        case 's': return fill_last(m, 2, true);     /* SETITEM */
-        case 'u': return fill_from_mark(m, true);   /* SETITEMS */
-        case 'c': return global_from_lines(m);
-        case 0x93: return global_from_stack(m);
-        case 'R':
-        case 0x81: return make_object(m); /* REDUCE, NEWOBJ */
-        case 'b': return build(m);
-        default: return wrong(m, "an opcode that NLTK's data does not need: not read");
+    case 0x80: return skip_bytes(m, 1); /* PROTO */
+    case 0x95: return skip_bytes(m, 8); /* FRAME */
+    case '(': return push_mark(m);
+    case '0':
+        TRY(need(m, 1));
+        m->depth--;
+        return CANDID_OK; /* POP */
+    case 'N': return push_kind(m, PICKLE_NONE);
+    case 0x88: /* NEWTRUE */
+    case 0x89: return push_new(m, (struct pickle_value){.kind = PICKLE_BOOL, .integer = opcode == 0x88});
+    case 'J': return integer(m, 4); /* BININT, BININT1, BININT2, LONG1 */
+    case 'K': return integer(m, 1);
+    case 'M': return integer(m, 2);
+    case 0x8a: return long_integer(m);
+    case 'G': return big_endian_double(m);
+    case 'U':                             /* SHORT_BINSTRING */
+    case 0x8c: return counted_text(m, 1); /* SHORT_BINUNICODE */
+    case 'T':                             /* BINSTRING */
+    case 'X': return counted_text(m, 4);  /* BINUNICODE */
+    case 0x8d: return counted_text(m, 8); /* BINUNICODE8 */
+    case 'q': return with_argument(m, 1, memo_put);
+    case 'r': return with_argument(m, 4, memo_put);
+    case 0x94: return memo_put(m, m->n_memo); /* MEMOIZE */
+    case 'h': return with_argument(m, 1, memo_get);
+    case 'j': return with_argument(m, 4, memo_get);
+    case '}': return push_kind(m, PICKLE_DICT);
+    case ']':
+    case ')':
+    case 0x8f: return push_kind(m, PICKLE_SEQUENCE); /* list, tuple, set */
+    case 'd': return collect_from_mark(m, PICKLE_DICT);
+    case 'l':
+    case 't': return collect_from_mark(m, PICKLE_SEQUENCE);
+    case 0x91: return collect_from_mark(m, PICKLE_SEQUENCE); /* FROZENSET */
+    case 0x85: return collect_last(m, PICKLE_SEQUENCE, 1);
+    case 0x86: return collect_last(m, PICKLE_SEQUENCE, 2);
+    case 0x87: return collect_last(m, PICKLE_SEQUENCE, 3);
+    case 'a': return fill_last(m, 1, false); /* APPEND */
+    case 'e':
+    case 0x90: return fill_from_mark(m, false); /* APPENDS, ADDITEMS */
+    case 's': return fill_last(m, 2, true);     /* SETITEM */
+    case 'u': return fill_from_mark(m, true);   /* SETITEMS */
+    case 'c': return global_from_lines(m);
+    case 0x93: return global_from_stack(m);
+    case 'R':
+    case 0x81: return make_object(m); /* REDUCE, NEWOBJ */
+    case 'b': return build(m);
+    default: return wrong(m, "an opcode that NLTK's data does not need: not read");
     }
 }
 

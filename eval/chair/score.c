@@ -31,8 +31,9 @@ static candid_status find_image(const struct eval_item *item, size_t number, con
     }
     *out = by_id != TRUTH_NO_IMAGE ? by_id : by_name;
     if (*out == TRUTH_NO_IMAGE && !options->unknown_images_empty) {
-        return fail(error, CANDID_ERROR_FORMAT, "caption %zu: no annotation file lists its image (id \"%s\", file \"%s\")",
-                    number, printable_string(&p, item->id ? item->id : ""),
+        return fail(error, CANDID_ERROR_FORMAT,
+                    "caption %zu: no annotation file lists its image (id \"%s\", file \"%s\")", number,
+                    printable_string(&p, item->id ? item->id : ""),
                     printable_string(&q, item->image ? item->image : ""));
     }
     return CANDID_OK;
@@ -138,8 +139,7 @@ static bool fill_verdict(cJSON *verdict, const struct chair_options *options, si
         }
     }
     return ok && cJSON_AddNumberToObject(verdict, "length", (double)c->words) &&
-           cJSON_AddNumberToObject(verdict, "chair_s", (double)c->with_hallucination) &&
-           add_metrics(verdict, c, true);
+           cJSON_AddNumberToObject(verdict, "chair_s", (double)c->with_hallucination) && add_metrics(verdict, c, true);
 }
 
 static const char *truth_label(const struct chair_truth *truth) {
@@ -153,9 +153,9 @@ static const char *truth_label(const struct chair_truth *truth) {
 
 static const char *tagger_label(const struct chair_options *options) {
     switch (options->language->mode) {
-        case CHAIR_PATTERN: return "none needed";
-        case CHAIR_APPROXIMATE: return "none: every word a noun (approximate)";
-        default: return options->tagger ? options->tagger : "imported";
+    case CHAIR_PATTERN: return "none needed";
+    case CHAIR_APPROXIMATE: return "none: every word a noun (approximate)";
+    default: return options->tagger ? options->tagger : "imported";
     }
 }
 
@@ -198,8 +198,8 @@ static bool fill_summary(cJSON *summary, const struct chair_options *options, co
 /* ---- all ---- */
 
 static candid_status score_item(const struct eval_item *item, size_t index, const struct chair_options *options,
-                                struct chair_objects *objects, struct counts *total, size_t *n_unknown,
-                                cJSON **verdict, candid_error *error) {
+                                struct chair_objects *objects, struct counts *total, size_t *n_unknown, cJSON **verdict,
+                                candid_error *error) {
     size_t image;
     TRY(find_image(item, index + 1, options, &image, error));
     TRY(chair_find_objects(options->language, item->answer, objects, error));
@@ -212,8 +212,8 @@ static candid_status score_item(const struct eval_item *item, size_t index, cons
                : fail_memory(error, "the verdict on a caption", 256);
 }
 
-candid_status chair_score(const struct eval_items *items, const struct chair_options *options,
-                          struct eval_scores *out, candid_error *error) {
+candid_status chair_score(const struct eval_items *items, const struct chair_options *options, struct eval_scores *out,
+                          candid_error *error) {
     *out = (struct eval_scores){.n = items->n};
     if (options->truth->n_classes != options->language->vocabulary->n_classes) {
         return fail(error, CANDID_ERROR_ARGUMENT, "the truth was made with another table of synonyms");

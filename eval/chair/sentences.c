@@ -43,8 +43,7 @@ static size_t token_length(const uint32_t *c, size_t n) {
         return 1;
     }
     size_t length = 1;
-    while (!ends_here(c + length, n - length) &&
-           !(c[length] == ',' && ends_here(c + length + 1, n - length - 1))) {
+    while (!ends_here(c + length, n - length) && !(c[length] == ',' && ends_here(c + length + 1, n - length - 1))) {
         length++;
     }
     return length;
@@ -69,7 +68,7 @@ static bool is_number(const uint32_t *c, size_t n) {
     return i == n;
 }
 
-#define NUMBER "##number##"
+#define NUMBER    "##number##"
 #define KEY_BYTES 256 /* longer words are in no table */
 
 /* Appends the token's type: numbers are all the same. */
@@ -89,9 +88,26 @@ static bool known(const struct string_table *table, const char *key, size_t size
     return string_table_find(table, key, size) != STRING_TABLE_NONE;
 }
 
+/* Where there are no data: a few that Punkt knows too. */
+static bool is_common(const char *key, size_t size) {
+    static const char *const common[] = {"mr", "mrs", "ms", "dr", "st", "vs", "jr", "a.m", "p.m", "u.s"};
+    for (size_t i = 0; i < sizeof common / sizeof *common; i++) {
+        if (strlen(common[i]) == size && memcmp(common[i], key, size) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_listed(const struct punkt *punkt, const struct token *word) {
+    char key[KEY_BYTES];
+    const size_t size = put_type(key, 0, word, false);
+    return punkt && punkt->abbreviations.n > 0 ? known(&punkt->abbreviations, key, size) : is_common(key, size);
+}
+
 /* "mr." or "ex-pres.": whether the word, or what follows its last hyphen, is an abbreviation. */
 static bool is_abbreviation(const struct punkt *punkt, const struct token *token) {
-    if (!punkt || punkt->abbreviations.n == 0 || token->n > KEY_BYTES / 4) {
+    if (token->n > KEY_BYTES / 4) {
         return false;
     }
     const struct token whole = {.c = token->c, .n = token->n - 1};
@@ -101,9 +117,7 @@ static bool is_abbreviation(const struct punkt *punkt, const struct token *token
             last = (struct token){.c = whole.c + i + 1, .n = whole.n - i - 1};
         }
     }
-    char key[KEY_BYTES];
-    return known(&punkt->abbreviations, key, put_type(key, 0, &whole, false)) ||
-           known(&punkt->abbreviations, key, put_type(key, 0, &last, false));
+    return is_listed(punkt, &whole) || is_listed(punkt, &last);
 }
 
 /* What the token alone says: Punkt's first pass. */

@@ -179,9 +179,7 @@ candid_status tagger_tag(const struct tagger *tagger, const struct words *words,
         w.before = w.word;
         w.word = w.after;
         w.after = w.after2;
-        w.after2 = i + 2 < n    ? normalized(word_at(words, i + 2))
-                   : i + 2 == n ? piece_of("-END-")
-                                : piece_of("-END2-");
+        w.after2 = i + 2 < n ? normalized(word_at(words, i + 2)) : i + 2 == n ? piece_of("-END-") : piece_of("-END2-");
         const char *word = word_at(words, i);
         const uint32_t fixed = string_table_find(&tagger->words, word, strlen(word));
         tags[i] = fixed != STRING_TABLE_NONE ? (uint8_t)fixed : predict(tagger, word, &w);

@@ -1,6 +1,6 @@
 /*
- * NLTK's averaged perceptron tagger (Honnibal; nltk.tag.perceptron): greedy, left to right. Its weights come with NLTK's
- * data and not with candid; `candid chair import-tagger` rewrites them as one text file of candid's own:
+ * NLTK's averaged perceptron tagger (Honnibal; nltk.tag.perceptron): greedy, left to right. Its weights come with
+ * NLTK's data and not with candid; `candid chair import-tagger` rewrites them as one text file of candid's own:
  *
  *     candid-tagger 1
  *     from TEXT                     what was imported
@@ -17,7 +17,7 @@
 #include "eval/chair/objects.h"
 
 #define TAGGER_MAGIC "candid-tagger 1"
-#define MAX_TAGS 255
+#define MAX_TAGS     255
 
 struct tag_weight {
     double weight;
@@ -25,7 +25,7 @@ struct tag_weight {
 };
 
 struct tagger {
-    char *text;     /* the file; the strings below lie in it */
+    char *text; /* the file; the strings below lie in it */
     char sha256[65];
     const char *from;
     const char *tags[MAX_TAGS];

@@ -208,8 +208,7 @@ static candid_status check_sum(const char *text, size_t size, const char *label,
     return CANDID_OK;
 }
 
-candid_status tagger_parse(const char *text, size_t size, const char *label, struct tagger **out,
-                           candid_error *error) {
+candid_status tagger_parse(const char *text, size_t size, const char *label, struct tagger **out, candid_error *error) {
     *out = NULL;
     size_t rest = 0;
     TRY(check_sum(text, size, label, &rest, error));

@@ -25,13 +25,12 @@ static bool has_file(const char *directory, const char *name) {
 typedef candid_status (*add_bytes)(struct tagger_parts *parts, const uint8_t *bytes, size_t size, const char *label,
                                    candid_error *error);
 
-static candid_status add_pickle_file(struct tagger_parts *parts, const char *path, add_bytes add,
-                                     candid_error *error) {
+static candid_status add_pickle_file(struct tagger_parts *parts, const char *path, add_bytes add, candid_error *error) {
     struct mapped_file file;
     char label[208];
     TRY(file_map(path, "a pickle", &file, error));
-    const candid_status status =
-        add(parts, file.data ? file.data : (const uint8_t *)"", file.size, file_label(path, label, sizeof label), error);
+    const candid_status status = add(parts, file.data ? file.data : (const uint8_t *)"", file.size,
+                                     file_label(path, label, sizeof label), error);
     file_unmap(&file);
     return status;
 }

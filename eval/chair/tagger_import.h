@@ -19,8 +19,15 @@ struct string_list {
 };
 
 /* The sections of the file. */
-enum tagger_section { TAGGER_TAGS, TAGGER_WORDS, TAGGER_FEATURES, TAGGER_ABBREVIATIONS, TAGGER_COLLOCATIONS,
-                      TAGGER_STARTERS, N_TAGGER_SECTIONS };
+enum tagger_section {
+    TAGGER_TAGS,
+    TAGGER_WORDS,
+    TAGGER_FEATURES,
+    TAGGER_ABBREVIATIONS,
+    TAGGER_COLLOCATIONS,
+    TAGGER_STARTERS,
+    N_TAGGER_SECTIONS
+};
 
 /* What tagger_import is made of: parts are added in any order, then the text is written. Start from {0}. */
 struct tagger_parts {
@@ -29,13 +36,12 @@ struct tagger_parts {
 
 candid_status tagger_add_pickle(struct tagger_parts *parts, const uint8_t *bytes, size_t size, const char *label,
                                 candid_error *error);
-candid_status tagger_add_punkt_pickle(struct tagger_parts *parts, const uint8_t *bytes, size_t size,
-                                      const char *label, candid_error *error);
+candid_status tagger_add_punkt_pickle(struct tagger_parts *parts, const uint8_t *bytes, size_t size, const char *label,
+                                      candid_error *error);
 
 /* One of the JSON files: "weights", "tagdict" or "classes". */
 struct json_stream;
-candid_status tagger_add_json(struct tagger_parts *parts, const char *kind, struct json_stream *s,
-                              candid_error *error);
+candid_status tagger_add_json(struct tagger_parts *parts, const char *kind, struct json_stream *s, candid_error *error);
 
 /* One of punkt_tab's files: "abbrev_types.txt", "collocations.tab" or "ortho_context.tab". */
 candid_status tagger_add_punkt_text(struct tagger_parts *parts, const char *name, const char *text, size_t size,

@@ -52,8 +52,7 @@ static bool fits(const char *text, size_t size) {
     return size > 0;
 }
 
-static candid_status bad_text(const char *label, const char *what, const char *text, size_t size,
-                              candid_error *error) {
+static candid_status bad_text(const char *label, const char *what, const char *text, size_t size, candid_error *error) {
     struct printable p;
     return fail(error, CANDID_ERROR_FORMAT, "%s: a %s that is empty or has control characters: \"%s\"", label, what,
                 printable(&p, text, size));
@@ -144,8 +143,8 @@ static candid_status pickle_features(struct tagger_parts *parts, const struct pi
             if (tag->kind != PICKLE_TEXT || (weight->kind != PICKLE_FLOAT && !whole)) {
                 return unexpected(p->label, "weights by tag of every feature", error);
             }
-            TRY(append_weight(line, p->label, tag->text, tag->size,
-                              whole ? (double)weight->integer : weight->number, error));
+            TRY(append_weight(line, p->label, tag->text, tag->size, whole ? (double)weight->integer : weight->number,
+                              error));
         }
         TRY(add_line(parts, TAGGER_FEATURES, strdup(line->text), error));
     }
@@ -269,7 +268,7 @@ candid_status tagger_add_json(struct tagger_parts *parts, const char *kind, stru
 
 /* Bits of Punkt's orthographic context: seen at the beginning of a sentence in lower case; seen capitalised. */
 #define BEGINS_IN_LOWER_CASE 16
-#define CAPITALISED 14
+#define CAPITALISED          14
 
 static candid_status add_starter(struct tagger_parts *parts, const char *word, size_t n, int64_t context,
                                  candid_error *error) {
@@ -350,11 +349,12 @@ static candid_status take_punkt(struct tagger_parts *parts, const struct pickle 
     return CANDID_OK;
 }
 
-candid_status tagger_add_punkt_pickle(struct tagger_parts *parts, const uint8_t *bytes, size_t size,
-                                      const char *label, candid_error *error) {
+candid_status tagger_add_punkt_pickle(struct tagger_parts *parts, const uint8_t *bytes, size_t size, const char *label,
+                                      candid_error *error) {
     static const char *const allowed[] = {"__builtin__ set",
                                           "builtins set",
                                           "__builtin__ int",
+                                          "__builtin__ long",
                                           "builtins int",
                                           "__builtin__ object",
                                           "builtins object",

@@ -50,7 +50,7 @@ candid_status words_add(struct words *words, const uint32_t *c, size_t n, candid
  */
 
 /* No rule makes more than four characters of one, but for a few at the ends. */
-#define GROWTH 4
+#define GROWTH      4
 #define GROWTH_ENDS 8
 
 static void put(struct text32 *to, uint32_t c) {
@@ -379,41 +379,63 @@ static void twas(const struct text32 *from, struct text32 *to) {
 static const struct {
     void (*rewrite)(const struct text32 *from, struct text32 *to);
     match_function pad; /* instead of rewrite */
+    const char
+        *concerns; /* nothing happens without one of these, or ANY_OTHER a character beyond ASCII; NULL: always */
     bool only_from_39;
 } rules[] = {
-    {.pad = opening_quotes},
-    {.rewrite = leading_quote},
-    {.pad = two_backticks},
-    {.rewrite = quotes_that_open},
-    {.rewrite = lone_letter},
-    {.rewrite = period_and_closers},
-    {.rewrite = colon_or_comma},
-    {.pad = colon_or_comma_at_end},
-    {.pad = dots},
-    {.pad = symbol},
-    {.pad = dash, .only_from_39 = true},
-    {.rewrite = period_at_end},
-    {.pad = question_or_exclamation},
-    {.rewrite = apostrophe_before_blank},
-    {.pad = star},
-    {.pad = bracket},
-    {.pad = two_hyphens},
+#define ANY_OTHER "\x7f"
+    {.pad = opening_quotes, .concerns = "`" ANY_OTHER},
+    {.rewrite = leading_quote, .concerns = "\""},
+    {.pad = two_backticks, .concerns = "`\""},
+    {.rewrite = quotes_that_open, .concerns = "\"'"},
+    {.rewrite = lone_letter, .concerns = "'"},
+    {.rewrite = period_and_closers, .concerns = "."},
+    {.rewrite = colon_or_comma, .concerns = ":,"},
+    {.pad = colon_or_comma_at_end, .concerns = ":,"},
+    {.pad = dots, .concerns = "."},
+    {.pad = symbol, .concerns = ";@#$%&"},
+    {.pad = dash, .concerns = ANY_OTHER, .only_from_39 = true},
+    {.rewrite = period_at_end, .concerns = "."},
+    {.pad = question_or_exclamation, .concerns = "?!"},
+    {.rewrite = apostrophe_before_blank, .concerns = "'"},
+    {.pad = star, .concerns = "*"},
+    {.pad = bracket, .concerns = "()[]{}<>"},
+    {.pad = two_hyphens, .concerns = "-"},
     {.rewrite = surround},
-    {.pad = closing_quote},
-    {.pad = two_apostrophes},
-    {.rewrite = double_quotes},
+    {.pad = closing_quote, .concerns = ANY_OTHER},
+    {.pad = two_apostrophes, .concerns = "'"},
+    {.rewrite = double_quotes, .concerns = "\""},
     {.rewrite = collapse_white_space, .only_from_39 = true},
-    {.rewrite = short_clitics},
-    {.rewrite = long_clitics},
+    {.rewrite = short_clitics, .concerns = "'\""},
+    {.rewrite = long_clitics, .concerns = "'"},
     {.rewrite = contractions},
-    {.rewrite = tis},
-    {.rewrite = twas},
+    {.rewrite = tis, .concerns = "'"},
+    {.rewrite = twas, .concerns = "'"},
 };
+
+/* Which characters a sentence has; those beyond ASCII count as the last of ASCII. */
+struct characters {
+    bool has[128];
+};
+
+static bool has_any(const struct characters *characters, const char *of) {
+    for (; *of; of++) {
+        if (characters->has[(uint8_t)*of]) {
+            return true;
+        }
+    }
+    return false;
+}
 
 /* Appends the words of t->sentence. */
 static candid_status sentence_words(struct word_tokenizer *t, struct words *out, candid_error *error) {
+    struct characters characters = {0};
+    for (size_t i = 0; i < t->sentence.n; i++) {
+        characters.has[t->sentence.c[i] < 127 ? t->sentence.c[i] : 127] = true;
+    }
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
-        if (rules[i].only_from_39 && t->rules < TOKENIZER_NLTK39) {
+        if ((rules[i].only_from_39 && t->rules < TOKENIZER_NLTK39) ||
+            (rules[i].concerns && !has_any(&characters, rules[i].concerns))) {
             continue;
         }
         t->spare.n = 0;

@@ -9,7 +9,8 @@
 #include "eval/common/unicode.h"
 
 /* Which release the rules are those of. From 3.9 on white space is collapsed before clitics are split and the dashes
- * U+2012 to U+2015 are tokens (the latter not in 3.9.0 to 3.9.2). */
+ * U+2012 to U+2015 are tokens (the latter from 3.9.3 on). Since 3.10.1 a leading apostrophe stands alone and
+ * since 3.10.2 curly quotes end sentences too, which no publication has used yet and is not here. */
 enum tokenizer_rules { TOKENIZER_NLTK38, TOKENIZER_NLTK39 };
 
 /* Words one after the other, each with a NUL behind it. Start from {0}; release with words_free. */
@@ -29,8 +30,8 @@ candid_status words_add(struct words *words, const uint32_t *c, size_t n, candid
 void words_free(struct words *words);
 
 /*
- * What Punkt learnt from text. Without it (NULL or empty) no abbreviation is known, and a sentence ends at every final
- * period but one behind a number or a single letter.
+ * What Punkt learnt from text. Without it (NULL or empty) a handful of abbreviations is known, and a sentence ends at
+ * every other final period but one behind a number or a single letter.
  */
 struct punkt {
     struct string_table abbreviations; /* without the final period */

@@ -180,8 +180,11 @@ void chair_vocabulary_hash(const struct vocabulary *vocabulary, char hex[65]) {
 
 /* The classes of a file's categories. */
 struct categories {
-    int64_t *ids;
-    int *objects; /* class, or -1 */
+    struct category {
+        int64_t id;
+        int object;            /* class, or -1 */
+        struct printable name; /* for messages */
+    } * list;
     size_t n;
 };
 
@@ -194,19 +197,20 @@ struct builder {
 
 /* {"id": 18, "name": "dog", …} */
 static candid_status read_category(struct json_stream *s, struct builder *b, candid_error *error) {
-    int64_t id = -1;
-    int object = -1;
+    struct category category = {.object = -1};
     bool has_id = false, has_name = false;
     candid_status status;
     TRY(json_enter(s, '{', error));
     for (const char *key; json_key(s, &key, &status, error);) {
         if (strcmp(key, "id") == 0) {
-            TRY(json_integer(s, &id, error));
+            TRY(json_integer(s, &category.id, error));
             has_id = true;
         } else if (strcmp(key, "name") == 0) {
             const char *name;
             TRY(json_text(s, &name, error));
-            object = vocabulary_class(b->language->vocabulary, vocabulary_word(b->language->vocabulary, name));
+            const struct vocabulary *v = b->language->vocabulary;
+            category.object = vocabulary_class(v, vocabulary_word(v, name));
+            printable_string(&category.name, name);
             has_name = true;
         } else {
             TRY(json_skip(s, error));
@@ -217,15 +221,12 @@ static candid_status read_category(struct json_stream *s, struct builder *b, can
         return json_stream_fail(s, error, "a category without \"%s\"", has_id ? "name" : "id");
     }
     struct categories *c = &b->categories;
-    int64_t *ids = realloc(c->ids, (c->n + 1) * sizeof *ids);
-    c->ids = ids ? ids : c->ids;
-    int *objects = realloc(c->objects, (c->n + 1) * sizeof *objects);
-    c->objects = objects ? objects : c->objects;
-    if (!ids || !objects) {
-        return fail_memory(error, "the categories", (c->n + 1) * sizeof *ids);
+    struct category *grown = realloc(c->list, (c->n + 1) * sizeof *grown);
+    if (!grown) {
+        return fail_memory(error, "the categories", (c->n + 1) * sizeof *grown);
     }
-    c->ids[c->n] = id;
-    c->objects[c->n++] = object;
+    c->list = grown;
+    grown[c->n++] = category;
     return CANDID_OK;
 }
 
@@ -271,14 +272,14 @@ static candid_status add_instance(struct json_stream *s, struct builder *b, size
                                   candid_error *error) {
     const struct categories *c = &b->categories;
     for (size_t i = 0; i < c->n; i++) {
-        if (c->ids[i] != category) {
+        if (c->list[i].id != category) {
             continue;
         }
-        if (c->objects[i] < 0) {
-            return json_stream_fail(s, error, "the category %lld is none of the %zu classes of the vocabulary",
-                                    (long long)category, b->truth->n_classes);
+        if (c->list[i].object < 0) {
+            return json_stream_fail(s, error, "the category \"%s\" is none of the %zu classes of the vocabulary",
+                                    c->list[i].name.s, b->truth->n_classes);
         }
-        add_object(b->truth, image, c->objects[i]);
+        add_object(b->truth, image, c->list[i].object);
         return CANDID_OK;
     }
     return json_stream_fail(s, error, "an annotation of category %lld, which \"categories\" does not list",
@@ -404,8 +405,7 @@ candid_status chair_truth_build(struct chair_language *language, const char *tag
     for (size_t i = 0; i < files->n_captions && status == CANDID_OK; i++) {
         status = read_file(&b, files->captions[i], true, error);
     }
-    free(b.categories.ids);
-    free(b.categories.objects);
+    free(b.categories.list);
     chair_objects_free(&b.objects);
     if (status != CANDID_OK) {
         chair_truth_free(truth);

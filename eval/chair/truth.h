@@ -68,8 +68,7 @@ void chair_vocabulary_hash(const struct vocabulary *vocabulary, char hex[65]);
 
 candid_status chair_truth_add(struct chair_truth *truth, int64_t id, size_t *index, candid_error *error);
 candid_status chair_truth_add_name(struct chair_truth *truth, size_t index, const char *name, candid_error *error);
-candid_status chair_truth_add_source(struct chair_truth *truth, const struct truth_source *source,
-                                     candid_error *error);
+candid_status chair_truth_add_source(struct chair_truth *truth, const struct truth_source *source, candid_error *error);
 
 /* ---- cache: building from COCO's files takes seconds to a minute ---- */
 

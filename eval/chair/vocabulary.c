@@ -192,14 +192,14 @@ static candid_status read_own(struct vocabulary *v, const char *path, candid_err
     struct mapped_file file;
     TRY(file_map(path, "a table of synonyms", &file, error));
     v->own = true;
-    v->text = malloc(file.size + 1);
-    if (v->text && file.size > 0) {
-        memcpy(v->text, file.data, file.size);
-    }
     const size_t size = file.size;
+    v->text = strndup(file.data ? (const char *)file.data : "", size);
     file_unmap(&file);
     if (!v->text) {
         return fail_memory(error, "a table of synonyms", size);
+    }
+    if (strlen(v->text) != size) {
+        return fail(error, CANDID_ERROR_FORMAT, "%s: a zero byte in a table of synonyms", label);
     }
     return read_classes(v, (struct span){v->text, size}, label, error);
 }
@@ -261,7 +261,7 @@ int vocabulary_class(const struct vocabulary *v, uint16_t id) {
 static uint16_t by_suffix(const struct vocabulary *v, const char *form) {
     static const struct {
         const char *ending, *instead;
-    } rules[] = {{"s", ""},    {"ses", "s"},   {"ves", "f"},   {"xes", "x"}, {"zes", "z"},
+    } rules[] = {{"s", ""},      {"ses", "s"},   {"ves", "f"},   {"xes", "x"}, {"zes", "z"},
                  {"ches", "ch"}, {"shes", "sh"}, {"men", "man"}, {"ies", "y"}};
     const size_t n = strlen(form);
     uint16_t best = find_id(v, (struct span){form, n});

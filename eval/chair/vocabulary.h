@@ -16,9 +16,9 @@ enum word_class { WORD_NOUN, WORD_VERB, WORD_ADJECTIVE, WORD_ADVERB, N_WORD_CLAS
 struct vocabulary {
     char **class_names; /* [n_classes] COCO's names, or the first words of the rows of an own file */
     size_t n_classes;
-    bool own;                   /* not COCO's */
-    struct string_table ids;    /* word or pair of words -> id */
-    int16_t *class_of;          /* [n_ids] or -1 */
+    bool own;                /* not COCO's */
+    struct string_table ids; /* word or pair of words -> id */
+    int16_t *class_of;       /* [n_ids] or -1 */
     size_t n_ids;
     struct string_table lemmas; /* form -> row of lemma_rows */
     uint16_t (*lemma_rows)[N_WORD_CLASSES];

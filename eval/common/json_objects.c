@@ -127,9 +127,10 @@ candid_status json_objects_parse(const char *text, size_t size, const char *labe
                                  candid_error *error) {
     *out = (struct json_objects){0};
     file_label(label, out->label, sizeof out->label);
+    text = size > 0 ? text : "";
     sha256_hex(text, size, out->sha256);
     const size_t mark = size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
-    const size_t nul = size > 0 ? find_nul(text, size) : 0;
+    const size_t nul = find_nul(text, size);
     candid_status status;
     if (nul < size) {
         status = syntax(out, json_line_at(text, size, nul), "text, found the character U+0000", error);

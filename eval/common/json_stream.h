@@ -1,6 +1,6 @@
 /*
- * JSON of any size, read in one pass over a mapped file with constant memory: the caller asks for what must come next and
- * skips what it does not want. Everything is checked, skipped values too. All errors are CANDID_ERROR_FORMAT
+ * JSON of any size, read in one pass over a mapped file with constant memory: the caller asks for what must come next
+ * and skips what it does not want. Everything is checked, skipped values too. All errors are CANDID_ERROR_FORMAT
  * "FILE:LINE (byte N): …".
  *
  *     TRY(json_enter(s, '{', error));
@@ -21,8 +21,8 @@ struct json_stream {
     char label[208]; /* the file's name for messages */
     struct mapped_file file;
     const char *begin, *at, *end;
-    bool first;      /* directly behind an opening bracket: no comma comes */
-    char *scratch;   /* the last string */
+    bool first;    /* directly behind an opening bracket: no comma comes */
+    char *scratch; /* the last string */
     size_t capacity;
 };
 

@@ -102,7 +102,11 @@ void text32_free(struct text32 *text) {
 static uint32_t utf8_next(const uint8_t *s, size_t size, size_t *used) {
     static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
     const uint8_t b = s[0];
-    const size_t length = b < 0x80 ? 1 : b >= 0xc2 && b < 0xe0 ? 2 : b >= 0xe0 && b < 0xf0 ? 3 : b >= 0xf0 && b < 0xf5 ? 4 : 0;
+    const size_t length = b < 0x80                ? 1
+                          : b >= 0xc2 && b < 0xe0 ? 2
+                          : b >= 0xe0 && b < 0xf0 ? 3
+                          : b >= 0xf0 && b < 0xf5 ? 4
+                                                  : 0;
     *used = 1;
     if (length == 1) {
         return b;
@@ -135,7 +139,7 @@ candid_status text32_decode(struct text32 *text, const char *utf8, size_t size, 
 
 /* The one character whose lower-case form is two: I with a dot above. */
 #define CAPITAL_I_WITH_DOT 0x130
-#define DOT_ABOVE 0x307
+#define DOT_ABOVE          0x307
 
 candid_status text32_lower(struct text32 *text, candid_error *error) {
     size_t n_more = 0;

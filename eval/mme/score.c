@@ -113,6 +113,10 @@ static candid_status count_image(const struct eval_item pair[2], const char *rul
     return CANDID_OK;
 }
 
+static bool is_label(const char *label) {
+    return label && (strcmp(label, "yes") == 0 || strcmp(label, "no") == 0);
+}
+
 static candid_status count_all(const struct eval_items *items, const char *rule, struct subtask subtasks[],
                                struct eval_scores *out, candid_error *error) {
     for (size_t i = 0; i < items->n; i += 2) {
@@ -129,8 +133,9 @@ static candid_status count_all(const struct eval_items *items, const char *rule,
                         "questions %zu and %zu of MME: expected two about one image, found another after %s", i + 1,
                         i + 2, printable_string(&p, a->image ? a->image : "one without image"));
         }
-        if (!a->label || !b->label) {
-            return fail(error, CANDID_ERROR_FORMAT, "question %zu of MME has no label", i + 1);
+        if (!is_label(a->label) || !is_label(b->label)) {
+            return fail(error, CANDID_ERROR_FORMAT, "question %zu of MME: expected the label \"yes\" or \"no\"",
+                        is_label(a->label) ? i + 2 : i + 1);
         }
         TRY(count_image(a, rule, &subtasks[s], &out->verdicts[i], error));
     }

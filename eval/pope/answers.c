@@ -6,7 +6,7 @@
 #include "core/json.h"
 #include "core/status.h"
 #include "core/text.h"
-#include "eval/common/json_objects.h"
+#include "eval/common/lmms_eval.h"
 #include "eval/pope/pope.h"
 
 /* An id and where it stands. */
@@ -154,7 +154,7 @@ candid_status pope_read_answers(const char *path, bool by_order, struct eval_ite
             file_label(items->sources[s].path, j.questions, sizeof j.questions);
         }
     }
-    TRY(json_objects_read(path, &j.file, error));
+    TRY(answer_objects_read(path, &j.file, error));
     for (size_t i = begin; i < end; i++) {
         items->items[i].answer = NULL;
     }

@@ -26,6 +26,7 @@ struct pope_truth_image {
 candid_status pope_truth_add_image(struct pope_truth *truth, const char *name, candid_error *error);
 /* Appends an object to the image. Names there twice stay twice. */
 candid_status pope_truth_add_object(struct pope_truth *truth, size_t image, const char *object, candid_error *error);
+bool pope_truth_has_object(const struct pope_truth *truth, size_t image, const char *object);
 void pope_truth_free(struct pope_truth *truth);
 
 /* JSON lines {"image": "…", "objects": ["…", …]}: the input of the official program. */

@@ -40,6 +40,21 @@ candid_status pope_read_labels(const char *path, const char *split, struct eval_
 candid_status pope_read_answers(const char *path, bool by_order, struct eval_items *items, size_t begin, size_t end,
                                 candid_error *error);
 
+/*
+ * HALC's OPOPE: answers every question with "Yes" or "No" from a description of its image, objects with "image_id" or
+ * "image" and "caption" (or "answer"); images are told by the number in their name. A question whose image has no
+ * caption, or two, is a CANDID_ERROR_FORMAT. Kept as it is there: an object counts as described when any word of its
+ * name is a substring of the text ("car" of "cardboard", "hot" of "hot dog").
+ */
+candid_status pope_read_captions(const char *path, struct eval_items *items, candid_error *error);
+
+/* That test: whether one of the words of `object` ([size] bytes), divided by blanks, is a substring of the caption. */
+bool pope_caption_names(const char *caption, const char *object, size_t size);
+
+/* No split of items[begin ..), read from `path`, may be among the items before: two files of one split are mostly two
+ * data sets. pope_read_questions has checked it. */
+candid_status pope_check_splits(const struct eval_items *items, size_t begin, const char *path, candid_error *error);
+
 /* Questions of items[begin .. end) with the misspelling "imange" that some published versions hold. */
 size_t pope_count_imange(const struct eval_items *items, size_t begin, size_t end);
 
@@ -83,7 +98,7 @@ struct pope_options {
  * "mean" is over the splits. The oddities of programs are kept under their names: lmms-eval's yes_ratio is that of the
  * labels and its 0/0 is 0, VLMEvalKit has "overall", F1 in percent.
  * Verdicts {"verdict": "yes"|"no"|"unknown", "correct": bool}, with all_rules also "rules": {"opera": "yes", …}; NULL
- * for an item without answer, which counts nowhere. An item without label is a CANDID_ERROR_FORMAT.
+ * for an item without answer, which counts nowhere. A label other than "yes" and "no" is a CANDID_ERROR_FORMAT.
  */
 candid_status pope_score(const struct eval_items *items, const struct pope_options *options, struct eval_scores *out,
                          candid_error *error);

@@ -3,10 +3,11 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/file.h"
 #include "core/json.h"
 #include "core/status.h"
 #include "core/text.h"
-#include "eval/common/json_objects.h"
+#include "eval/common/lmms_eval.h"
 #include "eval/pope/pope.h"
 
 /* The first of the keys that the object has, NULL when it has none. keys: ends with NULL. */
@@ -139,9 +140,7 @@ static candid_status read_row(const struct reader *r, candid_error *error) {
     return items_add(r->items, &item, error);
 }
 
-/* No split of items[begin ..) may have been there before: two files of one split are mostly two data sets. */
-static candid_status check_splits(const struct eval_items *items, size_t begin, const char *label,
-                                  candid_error *error) {
+candid_status pope_check_splits(const struct eval_items *items, size_t begin, const char *path, candid_error *error) {
     const char *checked = NULL;
     for (size_t i = begin; i < items->n; i++) {
         const char *split = items->items[i].split ? items->items[i].split : "";
@@ -152,10 +151,12 @@ static candid_status check_splits(const struct eval_items *items, size_t begin, 
         for (size_t k = 0; k < begin; k++) {
             if (strcmp(items->items[k].split ? items->items[k].split : "", split) == 0) {
                 struct printable p;
+                char label[208];
                 return fail(error, CANDID_ERROR_FORMAT,
                             "%s: expected questions of a split of their own, found \"%s\", which an earlier file has "
                             "too; score them apart",
-                            label, *split ? printable_string(&p, split) : "no split's name");
+                            file_label(path, label, sizeof label),
+                            *split ? printable_string(&p, split) : "no split's name");
             }
         }
     }
@@ -164,7 +165,7 @@ static candid_status check_splits(const struct eval_items *items, size_t begin, 
 
 candid_status pope_read_questions(const char *path, const char *split, struct eval_items *items, candid_error *error) {
     struct json_objects file;
-    TRY(json_objects_read(path, &file, error));
+    TRY(answer_objects_read(path, &file, error));
     struct reader r = {&file, 0, split ? split : split_of_name(path), items};
     const size_t begin = items->n;
     candid_status status = CANDID_OK;
@@ -172,7 +173,7 @@ candid_status pope_read_questions(const char *path, const char *split, struct ev
         status = read_row(&r, error);
     }
     if (status == CANDID_OK) {
-        status = check_splits(items, begin, file.label, error);
+        status = pope_check_splits(items, begin, path, error);
     }
     if (status == CANDID_OK) {
         struct eval_source source = {

@@ -203,10 +203,12 @@ candid_status pope_score(const struct eval_items *items, const struct pope_optio
                     printable_string(&p, name));
     }
     for (size_t i = 0; i < items->n; i++) {
-        if (!items->items[i].label) {
+        const char *label = items->items[i].label;
+        if (!label || (strcmp(label, "yes") != 0 && strcmp(label, "no") != 0)) {
+            struct printable p;
             return fail(error, CANDID_ERROR_FORMAT,
-                        "question %zu of %zu has no label: POPE's score needs question files with \"label\"", i + 1,
-                        items->n);
+                        "question %zu of %zu: POPE needs the label \"yes\" or \"no\", found %s", i + 1, items->n,
+                        label ? printable_string(&p, label) : "none");
         }
     }
     struct split *splits = NULL;

@@ -18,8 +18,9 @@ static bool differ(const char *a, const char *b) {
 static candid_status check_pair(const struct eval_item *a, const struct eval_item *b, size_t number,
                                 candid_error *error) {
     struct printable p, q;
-    if (!a->label || !b->label) {
-        return fail(error, CANDID_ERROR_FORMAT, "question %zu has no label", number);
+    if (!a->label || !b->label || (strcmp(a->label, "yes") != 0 && strcmp(a->label, "no") != 0)) {
+        return fail(error, CANDID_ERROR_FORMAT, "question %zu: expected the label \"yes\" or \"no\", found %s", number,
+                    a->label ? printable_string(&p, a->label) : "none");
     }
     if (differ(a->id, b->id) || differ(a->image, b->image) || strcmp(a->label, b->label) != 0) {
         return fail(error, CANDID_ERROR_FORMAT,

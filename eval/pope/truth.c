@@ -3,10 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/file.h"
 #include "core/json.h"
 #include "core/status.h"
 #include "eval/common/json_objects.h"
+#include "eval/common/json_stream.h"
 #include "eval/pope/build.h"
 
 candid_status pope_truth_add_image(struct pope_truth *truth, const char *name, candid_error *error) {
@@ -53,6 +53,15 @@ candid_status pope_truth_add_object(struct pope_truth *truth, size_t image, cons
     to->objects = grown;
     grown[to->n++] = name;
     return CANDID_OK;
+}
+
+bool pope_truth_has_object(const struct pope_truth *truth, size_t image, const char *object) {
+    for (size_t i = 0; i < truth->images[image].n; i++) {
+        if (strcmp(truth->objects[truth->images[image].objects[i]], object) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void pope_truth_free(struct pope_truth *truth) {
@@ -105,119 +114,187 @@ candid_status pope_truth_read_objects(const char *path, struct pope_truth *truth
 
 /* ---- COCO instances ---- */
 
-/* What an id of the file stands for: an image's index, or a category's name. */
+/* An image or a category of the file. */
 struct id_entry {
-    double id;
-    size_t image;
-    const char *name;
+    int64_t id;
+    size_t index; /* of the image in the truth */
+    char *name;
 };
 
-static int compare_ids(const void *a, const void *b) {
-    const double x = ((const struct id_entry *)a)->id, y = ((const struct id_entry *)b)->id;
-    return (x > y) - (x < y);
+struct annotation {
+    int64_t image, category;
+};
+
+/* What is taken from the file; its parts may come in any order. */
+struct instances {
+    struct id_entry *images, *categories;
+    size_t n_images, n_categories;
+    struct annotation *annotations;
+    size_t n_annotations;
+    bool has_images, has_categories, has_annotations;
+};
+
+/* Room for one more element of `size` bytes in a list of n that grows by doubling. NULL: no memory, the list stays. */
+static void *grow(void *list, size_t n, size_t size) {
+    return n == 0 || (n & (n - 1)) == 0 ? realloc(list, (n ? 2 * n : 1) * size) : list;
 }
 
-static const struct id_entry *find_id(const struct id_entry *entries, size_t n, const cJSON *id) {
-    const struct id_entry wanted = {.id = cJSON_IsNumber(id) ? id->valuedouble : -1};
-    return n > 0 && cJSON_IsNumber(id) ? bsearch(&wanted, entries, n, sizeof *entries, compare_ids) : NULL;
+/* One object of "images" or "categories". */
+static candid_status read_entry(struct json_stream *s, const char *name_key, struct id_entry *out,
+                                candid_error *error) {
+    candid_status status = CANDID_OK;
+    *out = (struct id_entry){.id = -1};
+    TRY(json_enter(s, '{', error));
+    for (const char *key, *text; json_key(s, &key, &status, error);) {
+        if (strcmp(key, "id") == 0) {
+            status = json_integer(s, &out->id, error);
+        } else if (strcmp(key, name_key) == 0 && !out->name) {
+            status = json_text(s, &text, error);
+            out->name = status == CANDID_OK ? strdup(text) : NULL;
+        } else {
+            status = json_skip(s, error);
+        }
+        TRY(status);
+    }
+    TRY(status);
+    return out->id >= 0 && out->name && out->name[0]
+               ? CANDID_OK
+               : json_stream_fail(s, error, "expected an \"id\" and a string \"%s\" in the object before", name_key);
 }
 
-/* The array under `key` as sorted entries; `name_key` is the string each object must have. Malloc'd. */
-static candid_status index_ids(const struct json *j, const char *key, const char *name_key, struct id_entry **out,
-                               size_t *n_out, candid_error *error) {
-    const cJSON *array = json_find(j->root, key), *object;
-    char found[JSON_FOUND];
-    if (!cJSON_IsArray(array)) {
-        return fail(error, CANDID_ERROR_FORMAT, "%s: expected a COCO instances file with an array \"%s\", found %s",
-                    j->label, key, array ? json_found(array, found) : "none");
-    }
-    const size_t n = (size_t)cJSON_GetArraySize(array);
-    struct id_entry *entries = calloc(n + 1, sizeof *entries);
-    if (!entries) {
-        return fail_memory(error, key, (n + 1) * sizeof *entries);
-    }
-    size_t i = 0;
-    cJSON_ArrayForEach(object, array) {
-        const cJSON *id = json_find(object, "id"), *name = json_find(object, name_key);
-        if (!cJSON_IsNumber(id) || !cJSON_IsString(name) || name->valuestring[0] == '\0') {
-            free(entries);
-            return fail(error, CANDID_ERROR_FORMAT, "%s: %s[%zu]: expected a number \"id\" and a string \"%s\"",
-                        j->label, key, i, name_key);
+static candid_status read_entries(struct json_stream *s, const char *name_key, struct id_entry **list, size_t *n,
+                                  candid_error *error) {
+    candid_status status = CANDID_OK;
+    TRY(json_enter(s, '[', error));
+    while (json_item(s, &status, error)) {
+        struct id_entry *grown = grow(*list, *n, sizeof *grown);
+        if (!grown) {
+            return fail_memory(error, "images and categories", 2 * *n * sizeof *grown);
         }
-        entries[i] = (struct id_entry){id->valuedouble, i, name->valuestring};
-        i++;
+        *list = grown;
+        grown[*n] = (struct id_entry){0};
+        TRY(read_entry(s, name_key, &grown[(*n)++], error));
+        grown[*n - 1].index = *n - 1;
     }
-    qsort(entries, n, sizeof *entries, compare_ids);
-    for (i = 1; i < n; i++) {
-        if (entries[i - 1].id == entries[i].id) {
-            const double id = entries[i].id;
-            free(entries);
-            return fail(error, CANDID_ERROR_FORMAT, "%s: %s: expected every id once, found %.0f twice", j->label, key,
-                        id);
-        }
-    }
-    *out = entries;
-    *n_out = n;
-    return CANDID_OK;
-}
-
-static bool has_object(const struct pope_truth *truth, size_t image, const char *object) {
-    for (size_t i = 0; i < truth->images[image].n; i++) {
-        if (strcmp(truth->objects[truth->images[image].objects[i]], object) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static candid_status add_annotations(const struct json *j, const struct id_entry *images, size_t n_images,
-                                     const struct id_entry *categories, size_t n_categories, size_t first,
-                                     struct pope_truth *truth, candid_error *error) {
-    const cJSON *annotations = json_find(j->root, "annotations"), *object;
-    if (!cJSON_IsArray(annotations)) {
-        return fail(error, CANDID_ERROR_FORMAT, "%s: expected a COCO instances file with an array \"annotations\"",
-                    j->label);
-    }
-    size_t i = 0;
-    cJSON_ArrayForEach(object, annotations) {
-        const struct id_entry *image = find_id(images, n_images, json_find(object, "image_id"));
-        const struct id_entry *category = find_id(categories, n_categories, json_find(object, "category_id"));
-        if (!image || !category) {
-            return fail(error, CANDID_ERROR_FORMAT, "%s: annotations[%zu]: expected the id of %s of the file in \"%s\"",
-                        j->label, i, image ? "a category" : "an image", image ? "category_id" : "image_id");
-        }
-        if (!has_object(truth, first + image->image, category->name)) {
-            TRY(pope_truth_add_object(truth, first + image->image, category->name, error));
-        }
-        i++;
-    }
-    return CANDID_OK;
-}
-
-static candid_status add_instances(const struct json *j, struct pope_truth *truth, candid_error *error) {
-    struct id_entry *images = NULL, *categories = NULL;
-    size_t n_images = 0, n_categories = 0;
-    const size_t first = truth->n;
-    candid_status status = index_ids(j, "images", "file_name", &images, &n_images, error);
-    if (status == CANDID_OK) {
-        status = index_ids(j, "categories", "name", &categories, &n_categories, error);
-    }
-    const cJSON *image = cJSON_GetObjectItemCaseSensitive(j->root, "images");
-    for (image = image ? image->child : NULL; status == CANDID_OK && image; image = image->next) {
-        status = pope_truth_add_image(truth, json_find(image, "file_name")->valuestring, error);
-    }
-    if (status == CANDID_OK) {
-        status = add_annotations(j, images, n_images, categories, n_categories, first, truth, error);
-    }
-    free(images);
-    free(categories);
     return status;
 }
 
+static candid_status read_annotations(struct json_stream *s, struct instances *to, candid_error *error) {
+    candid_status status = CANDID_OK;
+    TRY(json_enter(s, '[', error));
+    while (json_item(s, &status, error)) {
+        struct annotation *grown = grow(to->annotations, to->n_annotations, sizeof *grown);
+        if (!grown) {
+            return fail_memory(error, "annotations", 2 * to->n_annotations * sizeof *grown);
+        }
+        to->annotations = grown;
+        struct annotation *one = &grown[to->n_annotations++];
+        *one = (struct annotation){-1, -1};
+        TRY(json_enter(s, '{', error));
+        for (const char *key; json_key(s, &key, &status, error);) {
+            status = strcmp(key, "image_id") == 0      ? json_integer(s, &one->image, error)
+                     : strcmp(key, "category_id") == 0 ? json_integer(s, &one->category, error)
+                                                       : json_skip(s, error);
+            TRY(status);
+        }
+        TRY(status);
+    }
+    return status;
+}
+
+static candid_status read_parts(struct json_stream *s, struct instances *to, candid_error *error) {
+    candid_status status = CANDID_OK;
+    TRY(json_enter(s, '{', error));
+    for (const char *key; json_key(s, &key, &status, error);) {
+        if (strcmp(key, "images") == 0) {
+            to->has_images = true;
+            status = read_entries(s, "file_name", &to->images, &to->n_images, error);
+        } else if (strcmp(key, "categories") == 0) {
+            to->has_categories = true;
+            status = read_entries(s, "name", &to->categories, &to->n_categories, error);
+        } else if (strcmp(key, "annotations") == 0) {
+            to->has_annotations = true;
+            status = read_annotations(s, to, error);
+        } else {
+            status = json_skip(s, error);
+        }
+        TRY(status);
+    }
+    TRY(status);
+    TRY(json_end(s, error));
+    return to->has_images && to->has_categories && to->has_annotations
+               ? CANDID_OK
+               : fail(error, CANDID_ERROR_FORMAT, "%s: expected a COCO instances file with an array \"%s\", found none",
+                      s->label,
+                      !to->has_images       ? "images"
+                      : !to->has_categories ? "categories"
+                                            : "annotations");
+}
+
+static int compare_ids(const void *a, const void *b) {
+    const int64_t x = ((const struct id_entry *)a)->id, y = ((const struct id_entry *)b)->id;
+    return (x > y) - (x < y);
+}
+
+static const struct id_entry *find_id(const struct id_entry *entries, size_t n, int64_t id) {
+    const struct id_entry wanted = {.id = id};
+    return n > 0 ? bsearch(&wanted, entries, n, sizeof wanted, compare_ids) : NULL;
+}
+
+static candid_status sort_ids(const char *label, const char *key, struct id_entry *entries, size_t n,
+                              candid_error *error) {
+    if (n > 0) {
+        qsort(entries, n, sizeof *entries, compare_ids);
+    }
+    for (size_t i = 1; i < n; i++) {
+        if (entries[i - 1].id == entries[i].id) {
+            return fail(error, CANDID_ERROR_FORMAT, "%s: %s: expected every id once, found %lld twice", label, key,
+                        (long long)entries[i].id);
+        }
+    }
+    return CANDID_OK;
+}
+
+static candid_status add_instances(const char *label, struct instances *from, struct pope_truth *truth,
+                                   candid_error *error) {
+    const size_t first = truth->n;
+    for (size_t i = 0; i < from->n_images; i++) {
+        TRY(pope_truth_add_image(truth, from->images[i].name, error));
+    }
+    TRY(sort_ids(label, "images", from->images, from->n_images, error));
+    TRY(sort_ids(label, "categories", from->categories, from->n_categories, error));
+    for (size_t i = 0; i < from->n_annotations; i++) {
+        const struct annotation *a = &from->annotations[i];
+        const struct id_entry *image = find_id(from->images, from->n_images, a->image);
+        const struct id_entry *category = find_id(from->categories, from->n_categories, a->category);
+        if (!image || !category) {
+            return fail(error, CANDID_ERROR_FORMAT, "%s: annotations[%zu]: expected the id of %s of the file in \"%s\"",
+                        label, i, image ? "a category" : "an image", image ? "category_id" : "image_id");
+        }
+        if (!pope_truth_has_object(truth, first + image->index, category->name)) {
+            TRY(pope_truth_add_object(truth, first + image->index, category->name, error));
+        }
+    }
+    return CANDID_OK;
+}
+
 candid_status pope_truth_read_instances(const char *path, struct pope_truth *truth, candid_error *error) {
-    struct json j;
-    TRY(json_read(path, (size_t)4 << 30, &j, error));
-    const candid_status status = add_instances(&j, truth, error);
-    json_free(&j);
+    struct json_stream stream;
+    struct instances parts = {0};
+    TRY(json_stream_open(path, &stream, error));
+    candid_status status = read_parts(&stream, &parts, error);
+    if (status == CANDID_OK) {
+        status = add_instances(stream.label, &parts, truth, error);
+    }
+    for (size_t i = 0; i < parts.n_images; i++) {
+        free(parts.images[i].name);
+    }
+    for (size_t i = 0; i < parts.n_categories; i++) {
+        free(parts.categories[i].name);
+    }
+    free(parts.images);
+    free(parts.categories);
+    free(parts.annotations);
+    json_stream_close(&stream);
     return status;
 }

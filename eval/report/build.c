@@ -37,12 +37,24 @@ bool report_is_best(const struct report_group *g, size_t run, size_t metric) {
     if (better == 0 || g->n_runs < 2 || isnan(value)) {
         return false;
     }
+    bool distinct = false;
     for (size_t r = 0; r < g->n_runs; r++) {
-        if (report_value(g, r, metric)->value * better > value * better) {
+        const double other = report_value(g, r, metric)->value;
+        if (other * better > value * better) {
             return false;
         }
+        distinct = distinct || other * better < value * better;
     }
-    return true;
+    return distinct;
+}
+
+bool report_is_known(const struct report_group *g, size_t metric) {
+    for (size_t r = 0; r < g->n_runs; r++) {
+        if (!isnan(report_value(g, r, metric)->value)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* ---- metrics ------------------------------------------------------------------------------------- */

@@ -223,15 +223,38 @@ static candid_status chair_charts(FILE *f, const struct report *report, const st
     return CANDID_OK;
 }
 
+/* The scores of all sub-tasks in one chart, since they have one scale; the totals have others. */
+static candid_status mme_charts(FILE *f, const struct report *report, const struct report_group *g,
+                                candid_error *error) {
+    size_t *scores = malloc((g->n_metrics + 1) * sizeof *scores), n = 0;
+    if (!scores) {
+        return fail_memory(error, "a chart", g->n_metrics * sizeof *scores);
+    }
+    candid_status status = CANDID_OK;
+    fputs("<div class=\"charts two\">\n", f);
+    for (size_t m = 0; m < g->n_metrics && status == CANDID_OK; m++) {
+        const bool subtask = m > 0 && strcmp(g->metrics[m - 1].key, "acc_plus") == 0;
+        if (subtask) {
+            scores[n++] = m;
+        } else if (strcmp(g->metrics[m].key, "score") == 0) {
+            char title[160];
+            snprintf(title, sizeof title, "Score (%s)", g->metrics[m].split);
+            status = write_bars(f, report, g, &m, 1, title, NAN, error);
+        }
+    }
+    if (status == CANDID_OK && n > 0) {
+        status = write_bars(f, report, g, scores, n, "Scores of the sub-tasks, at most 200", NAN, error);
+    }
+    fputs("</div>\n", f);
+    free(scores);
+    return status;
+}
+
 static candid_status main_charts(FILE *f, const struct report *report, const struct report_group *g,
                                  candid_error *error) {
     fputs("<div class=\"charts three\">\n", f);
     for (size_t m = 0; m < g->n_metrics; m++) {
-        bool known = false;
-        for (size_t r = 0; r < g->n_runs; r++) {
-            known = known || !isnan(report_value(g, r, m)->value);
-        }
-        if (g->metrics[m].main && known) {
+        if (g->metrics[m].main && report_is_known(g, m)) {
             const char *split = g->metrics[m].split;
             char title[160];
             snprintf(title, sizeof title, "%s%s%s%s", g->metrics[m].name, split[0] ? " (" : "", split,
@@ -247,7 +270,9 @@ candid_status page_charts(FILE *f, const struct report *report, const struct rep
     if (g->rules == &report_pope && g->n_splits > 0) {
         return pope_charts(f, report, g, error);
     }
-    return g->rules == &report_chair ? chair_charts(f, report, g, error) : main_charts(f, report, g, error);
+    return g->rules == &report_chair ? chair_charts(f, report, g, error)
+           : g->rules == &report_mme ? mme_charts(f, report, g, error)
+                                     : main_charts(f, report, g, error);
 }
 
 /* ---- cost ---------------------------------------------------------------------------------------- */

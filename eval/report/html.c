@@ -229,9 +229,11 @@ static void write_table(FILE *f, const struct report *report, const struct repor
     for (size_t m = begin; m < end; m++) {
         static const char *const arrows[] = {" <span title=\"lower is better\">↓</span>", "",
                                              " <span title=\"higher is better\">↑</span>"};
-        fputs("<th scope=col>", f);
-        write_html(f, g->metrics[m].name);
-        fputs(arrows[g->metrics[m].better + 1], f);
+        if (report_is_known(g, m)) {
+            fputs("<th scope=col>", f);
+            write_html(f, g->metrics[m].name);
+            fputs(arrows[g->metrics[m].better + 1], f);
+        }
     }
     fputs(matched
               ? "<th scope=col>Baseline’s CHAIR_i<br>at this recall<th scope=col>Baseline’s CHAIR_i<br>at this length"
@@ -241,7 +243,9 @@ static void write_table(FILE *f, const struct report *report, const struct repor
     for (size_t r = 0; r < g->n_runs; r++) {
         write_name(f, report, g, r);
         for (size_t m = begin; m < end; m++) {
-            write_value(f, g, r, m);
+            if (report_is_known(g, m)) {
+                write_value(f, g, r, m);
+            }
         }
         if (matched) {
             write_matched(f, g, r, g->curves[r].at_recall);
@@ -316,13 +320,11 @@ static void write_legend(FILE *f, const struct report *report, const struct repo
     if (report->options.resamples == 0 || g->n_items == 0) {
         return;
     }
-    fprintf(
-        f,
-        "<p class=quiet>Small: 95 %% intervals from %zu resamples of the images, and the difference to the baseline. ",
-        report->options.resamples);
-    fputs(g->rules->yes_no
-              ? "p: McNemar’s exact test of accuracy on all questions; of the others the paired bootstrap. "
-              : "p: paired bootstrap. ",
+    fputs("<p class=quiet>Small: 95 % intervals from ", f);
+    write_count(f, (double)report->options.resamples);
+    fputs(" resamples of the images, and the difference to the baseline. ", f);
+    fputs(g->rules->yes_no ? "p: McNemar’s exact test of the accuracy of a split; else the paired bootstrap. "
+                           : "p: paired bootstrap. ",
           f);
     fputs("Green and red differ at p &lt; 0.05, not corrected for the number of comparisons.", f);
     if (g->curves && g->n_runs > 1 && g->baseline != SIZE_MAX) {

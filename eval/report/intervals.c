@@ -1,4 +1,4 @@
-/* Intervals by the bootstrap over images; differences paired by image, of accuracy also by question (McNemar). */
+/* Intervals by the bootstrap over images; differences paired by image, of accuracy in a split by question (McNemar). */
 #include "eval/report/intervals.h"
 
 #include <math.h>
@@ -93,9 +93,7 @@ candid_status intervals_find(struct report_group *g, const double *counts, size_
 /* ---- McNemar ------------------------------------------------------------------------------------- */
 
 static bool covers(const struct report_group *g, size_t m, size_t i) {
-    const char *split = g->metrics[m].split;
-    return g->rules->covers ? g->rules->covers(g, m, i)
-                            : strcmp(split, "mean") == 0 || strcmp(g->splits[g->split[i]], split) == 0;
+    return g->rules->covers ? g->rules->covers(g, m, i) : strcmp(g->splits[g->split[i]], g->metrics[m].split) == 0;
 }
 
 /* p on the questions of metric m; right: room for 2 * n_items. */
@@ -128,7 +126,9 @@ candid_status intervals_compare(struct report_group *g, candid_error *error) {
             struct report_value *v = &g->values[r * g->n_metrics + m];
             v->difference = v->value - report_value(g, g->baseline, m)->value;
             const bool of_answers = strcmp(metric->key, "accuracy") == 0 || strcmp(metric->key, "acc") == 0;
-            if (g->rules->yes_no && of_answers && g->runs[r]->has_answers && g->runs[g->baseline]->has_answers) {
+            /* Splits of POPE share questions: a mean of them counts the same answer more than once. */
+            const bool of_questions = of_answers && strcmp(metric->split, "mean") != 0;
+            if (g->rules->yes_no && of_questions && g->runs[r]->has_answers && g->runs[g->baseline]->has_answers) {
                 v->p = mcnemar(g, r, m, right);
             }
         }

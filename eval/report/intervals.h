@@ -8,7 +8,7 @@
 candid_status intervals_find(struct report_group *g, const double *counts, size_t n_counts,
                              const struct report_options *o, candid_error *error);
 
-/* Fills the differences to the baseline, and p of accuracy by McNemar's exact test. The values are final. */
+/* Fills the differences to the baseline, and p of accuracy in a split by McNemar's exact test. The values are final. */
 candid_status intervals_compare(struct report_group *g, candid_error *error);
 
 #endif

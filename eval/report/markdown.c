@@ -32,16 +32,22 @@ static void write_difference(FILE *f, const struct report_group *g, size_t run, 
 }
 
 static void write_table(FILE *f, const struct report_group *g, size_t begin, size_t end) {
-    const bool compared = g->baseline != SIZE_MAX && g->n_runs > 1, matched = compared && g->curves;
-    size_t lead = begin;
-    while (lead + 1 < end && (g->metrics[lead].better == 0 || strcmp(g->metrics[lead].key, "chair_s") == 0)) {
+    size_t lead = begin, columns = 1; /* whose differences are given; besides the name */
+    while (lead + 1 < end && (g->metrics[lead].better == 0 || !report_is_known(g, lead) ||
+                              strcmp(g->metrics[lead].key, "chair_s") == 0)) {
         lead++;
     }
+    const bool compared =
+        g->baseline != SIZE_MAX && g->n_runs > 1 && g->metrics[lead].better != 0 && report_is_known(g, lead);
+    const bool matched = compared && g->curves;
     fputs("| method |", f);
     for (size_t m = begin; m < end; m++) {
-        fputs(" ", f);
-        write_markdown(f, g->metrics[m].name);
-        fputs(g->metrics[m].better > 0 ? " ↑ |" : g->metrics[m].better < 0 ? " ↓ |" : " |", f);
+        if (report_is_known(g, m)) {
+            fputs(" ", f);
+            write_markdown(f, g->metrics[m].name);
+            fputs(g->metrics[m].better > 0 ? " ↑ |" : g->metrics[m].better < 0 ? " ↓ |" : " |", f);
+            columns++;
+        }
     }
     if (compared) {
         fputs(" difference of ", f);
@@ -50,7 +56,7 @@ static void write_table(FILE *f, const struct report_group *g, size_t begin, siz
     }
     fputs(matched ? " baseline's CHAIR\\_i at this recall | … at this length |" : "", f);
     fputs(" time, × baseline |\n|---|", f);
-    for (size_t m = begin; m < end + compared + 2 * matched + 1; m++) {
+    for (size_t i = 0; i < columns + compared + 2 * matched; i++) {
         fputs("---|", f);
     }
     for (size_t r = 0; r < g->n_runs; r++) {
@@ -58,7 +64,9 @@ static void write_table(FILE *f, const struct report_group *g, size_t begin, siz
         write_markdown(f, g->runs[r]->name);
         fputs(" |", f);
         for (size_t m = begin; m < end; m++) {
-            write_cell(f, g, r, m);
+            if (report_is_known(g, m)) {
+                write_cell(f, g, r, m);
+            }
         }
         if (compared) {
             write_difference(f, g, r, lead);
@@ -136,7 +144,7 @@ candid_status report_write_markdown(const struct report *report, FILE *f, candid
         }
         if (report->options.resamples > 0 && g->n_items > 0) {
             fprintf(f, "In brackets 95 %% intervals (%zu resamples of the images); %s.\n\n", report->options.resamples,
-                    g->rules->yes_no ? "p of accuracy by McNemar's exact test, else by the paired bootstrap"
+                    g->rules->yes_no ? "p of accuracy in a split by McNemar's exact test, else by the paired bootstrap"
                                      : "p by the paired bootstrap");
         }
     }

@@ -2,10 +2,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base64.h"
 #include "core/file.h"
 #include "core/status.h"
 #include "eval/report/page.h"
-#include "eval/report/write.h"
 #include "vision/image.h"
 #include "vision/png_write.h"
 
@@ -57,7 +57,7 @@ static candid_status write_scaled(FILE *f, const struct candid_image *image, can
         jpeg_encode(image->rgb, image->width, image->height, JPEG_QUALITY, &jpeg, &size, error);
     if (status == CANDID_OK) {
         fputs("data:image/jpeg;base64,", f);
-        write_base64(f, jpeg, size);
+        base64_write(f, jpeg, size);
     }
     free(jpeg);
     candid_image_free(small);
@@ -82,7 +82,7 @@ candid_status page_image(FILE *f, const char *folder, const char *name, bool *wr
         const char *type = media_type(&file);
         if (type && file.size <= MOST_BYTES) {
             fprintf(f, "data:%s;base64,", type);
-            write_base64(f, file.data, file.size);
+            base64_write(f, file.data, file.size);
         } else {
             status = write_scaled(f, image, error);
         }

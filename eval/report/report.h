@@ -140,8 +140,10 @@ const cJSON *report_verdict(const struct report_group *g, size_t run, size_t i);
 const struct report_value *report_value(const struct report_group *g, size_t run, size_t metric);
 /* SIZE_MAX: there is none. */
 size_t report_metric_find(const struct report_group *g, const char *split, const char *key);
-/* Whether the run has the best value of all; never where a metric has no direction or there is one run. */
+/* Whether the run has the best value of all; never where a metric has no direction or all are equal. */
 bool report_is_best(const struct report_group *g, size_t run, size_t metric);
+/* Whether any run has a value. */
+bool report_is_known(const struct report_group *g, size_t metric);
 
 /* ---- outputs ------------------------------------------------------------------------------------- */
 

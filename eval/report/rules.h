@@ -21,7 +21,7 @@ struct report_benchmark {
     void (*finish)(const struct report_group *g, double *counts);
     /* Metric m of sums [n_counts]; NAN where it is undefined. */
     double (*value)(const struct report_group *g, size_t m, const double *sums);
-    /* Whether item i counts for metric m. NULL: by the name of the split, all for "mean". */
+    /* Whether item i counts for metric m. NULL: by the name of the split. */
     bool (*covers)(const struct report_group *g, size_t m, size_t i);
     /* Where the summary has metric m: a path below "scores"; returns what its value is to be divided by. May be NULL.
      */

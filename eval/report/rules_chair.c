@@ -39,38 +39,40 @@ static bool mentioned_before(const cJSON *objects, const cJSON *object) {
     return false;
 }
 
-/* Adds the mentions before `words`; false when the verdict is none of CHAIR. */
-static bool add_caption(const cJSON *verdict, double words, double *counts) {
+/* Adds a caption, cut after words[k], to counts[k]; false when the verdict is none of CHAIR. */
+static bool add_caption(const cJSON *verdict, const double *words, size_t n, double (*counts)[CHAIR_COUNTS]) {
     const cJSON *objects = json_find(verdict, "objects"), *truth = json_find(verdict, "truth"),
                 *length = json_find(verdict, "length");
     if (!cJSON_IsArray(objects) || !cJSON_IsArray(truth) || !cJSON_IsNumber(length)) {
         return false;
     }
-    bool with = false;
+    double first_wrong = INFINITY;
     for (const cJSON *o = objects->child; o; o = o->next) {
         const cJSON *hallucinated = json_find(o, "hallucinated"), *index = json_find(o, "index");
         if (!cJSON_IsString(json_find(o, "class")) || !cJSON_IsBool(hallucinated) || !cJSON_IsNumber(index)) {
             return false;
         }
-        if (index->valuedouble >= words) {
-            continue;
+        const bool wrong = cJSON_IsTrue(hallucinated), first = !mentioned_before(objects, o);
+        first_wrong = wrong ? fmin(first_wrong, index->valuedouble) : first_wrong;
+        for (size_t k = n; k-- > 0 && index->valuedouble < words[k];) {
+            counts[k][MENTIONS] += 1;
+            counts[k][WRONG] += wrong;
+            counts[k][SAID] += first;
+            counts[k][HIT] += first && !wrong;
         }
-        const bool first = !mentioned_before(objects, o);
-        counts[MENTIONS] += 1;
-        counts[WRONG] += cJSON_IsTrue(hallucinated);
-        counts[SAID] += first;
-        counts[HIT] += first && !cJSON_IsTrue(hallucinated);
-        with = with || cJSON_IsTrue(hallucinated);
     }
-    counts[CAPTIONS] += 1;
-    counts[WITH] += with;
-    counts[TRUTH] += cJSON_GetArraySize(truth);
-    counts[LENGTH] += fmin(length->valuedouble, words);
+    const int n_truth = cJSON_GetArraySize(truth);
+    for (size_t k = 0; k < n; k++) {
+        counts[k][CAPTIONS] += 1;
+        counts[k][WITH] += first_wrong < words[k];
+        counts[k][TRUTH] += n_truth;
+        counts[k][LENGTH] += fmin(length->valuedouble, words[k]);
+    }
     return true;
 }
 
 static bool chair_count(const struct report_group *g, size_t run, size_t i, double *counts) {
-    return add_caption(report_verdict(g, run, i), INFINITY, counts);
+    return add_caption(report_verdict(g, run, i), &(const double){INFINITY}, 1, (double(*)[CHAIR_COUNTS])counts);
 }
 
 enum { CHAIR_S, CHAIR_I, RECALL, PRECISION, F1, MEAN_LENGTH }; /* in the order of chair_prepare */
@@ -106,26 +108,28 @@ const struct report_benchmark report_chair = {
 
 candid_status curve_make(const struct report_group *g, size_t run, struct report_curve *out, candid_error *error) {
     *out = (struct report_curve){.at_recall = NAN, .at_length = NAN};
-    double longest = 0.0;
+    double longest = 1.0;
     for (size_t i = 0; i < g->n_items; i++) {
         const cJSON *length = json_find(report_verdict(g, run, i), "length");
         longest = fmax(longest, length ? length->valuedouble : 0.0);
     }
-    const size_t n = longest < 1 ? 1 : longest < CURVE_MOST_CUTS ? (size_t)longest : CURVE_MOST_CUTS;
+    const size_t n = longest < CURVE_MOST_CUTS ? (size_t)longest : CURVE_MOST_CUTS;
+    double words[CURVE_MOST_CUTS], sums[CURVE_MOST_CUTS][CHAIR_COUNTS] = {{0}};
+    for (size_t k = 0; k < n; k++) {
+        words[k] = k + 1 == n ? INFINITY : floor(longest * (double)(k + 1) / (double)n);
+    }
+    for (size_t i = 0; i < g->n_items; i++) {
+        add_caption(report_verdict(g, run, i), words, n, sums);
+    }
     out->cuts = malloc(n * sizeof *out->cuts);
     if (!out->cuts) {
         return fail_memory(error, "a curve", n * sizeof *out->cuts);
     }
     for (size_t k = 0; k < n; k++) {
-        double sums[CHAIR_COUNTS] = {0};
-        const double words = k + 1 == n ? INFINITY : floor(longest * (double)(k + 1) / (double)n);
-        for (size_t i = 0; i < g->n_items; i++) {
-            add_caption(report_verdict(g, run, i), words, sums);
-        }
         const struct report_cut cut = {
-            .words = chair_value(g, MEAN_LENGTH, sums),
-            .recall = chair_value(g, RECALL, sums),
-            .chair_i = chair_value(g, CHAIR_I, sums),
+            .words = chair_value(g, MEAN_LENGTH, sums[k]),
+            .recall = chair_value(g, RECALL, sums[k]),
+            .chair_i = chair_value(g, CHAIR_I, sums[k]),
         };
         if (!isnan(cut.chair_i) && !isnan(cut.recall)) { /* else nothing was mentioned so early */
             out->cuts[out->n++] = cut;

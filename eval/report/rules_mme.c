@@ -45,7 +45,13 @@ static bool has_total(const struct report_group *g, size_t total) {
 static candid_status mme_prepare(struct report_group *g, candid_error *error) {
     for (size_t t = 0; t < TOTALS; t++) {
         if (has_total(g, t)) {
-            struct report_metric m = {.key = "score", .name = "Score", .unit = UNIT_NUMBER, .better = 1, .main = true};
+            const struct report_metric m = {.split = totals[t].name,
+                                            .part = t,
+                                            .key = "score",
+                                            .name = "Score",
+                                            .unit = UNIT_NUMBER,
+                                            .better = 1,
+                                            .main = true};
             TRY(report_add_metric(g, &m, error));
         }
     }

@@ -6,7 +6,6 @@
 #define CANDID_EVAL_REPORT_WRITE_H
 
 #include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 
 #include "eval/report/report.h"
@@ -38,8 +37,5 @@ const char *show_value(struct shown *to, const struct report_group *g, const str
                        bool sign);
 /* "0.012", "< 0.001" */
 const char *show_p(struct shown *to, double p);
-
-/* "data:…;base64," of bytes, without the type. */
-void write_base64(FILE *f, const uint8_t *data, size_t size);
 
 #endif

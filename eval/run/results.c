@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -184,7 +185,10 @@ candid_status results_open(const char *path, const char *run, bool resume, struc
         return fail_write(path, error);
     }
     candid_status status = CANDID_OK;
-    if (info.st_size > 0 && !resume) {
+    if (flock(out->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        status =
+            fail(error, CANDID_ERROR_IO, "%s: another run is writing to it", file_label(path, label, sizeof label));
+    } else if (info.st_size > 0 && !resume) {
         status = fail(error, CANDID_ERROR_IO, "%s: already holds results: continue with --resume, or remove it first",
                       file_label(path, label, sizeof label));
     } else if (info.st_size > 0) {

@@ -199,7 +199,11 @@ static candid_status answer(struct eval_job *job, struct batch *b, candid_error 
             asks[n++] = &b->asks[i];
         }
     }
-    const candid_status status = answer_all(job, b, asks, n, error);
+    candid_status status = CANDID_OK;
+    for (size_t i = 0, some; status == CANDID_OK && i < n; i += some) {
+        some = job->one_by_one ? 1 : n;
+        status = answer_all(job, b, asks + i, some, error);
+    }
     free(asks);
     return status;
 }

@@ -16,6 +16,7 @@ struct eval_job {
     const char *images; /* their folder */
     const char *run;    /* id of the run, in every line */
     size_t batch;       /* requests answered at a time: whole images until there are so many */
+    bool one_by_one;    /* nothing is shared: each request by itself, as public scripts do */
     bool strict;        /* the first failing question ends the run */
     const struct results_file *file;
     struct eval_held *held; /* what the file holds: kept up */

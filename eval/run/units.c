@@ -96,6 +96,16 @@ candid_status units_make(const struct eval_items *items, size_t shard, size_t n_
     return CANDID_OK;
 }
 
+void units_repeat(struct eval_units *units) {
+    for (size_t i = 0; i < units->n; i++) {
+        struct eval_unit *u = &units->units[i];
+        u->n_asked = u->n_items;
+        for (size_t k = 0; k < u->n_items; k++) {
+            u->asked[k] = k;
+        }
+    }
+}
+
 void units_free(struct eval_units *units) {
     free(units->units);
     free(units->memory);

@@ -36,6 +36,10 @@ struct eval_units {
 /* shard: 1 .. n_shards. A shard has every n_shards-th image. */
 candid_status units_make(const struct eval_items *items, size_t shard, size_t n_shards, struct eval_units *out,
                          candid_error *error);
+
+/* From now on every item is asked by itself, also where another asks the same. */
+void units_repeat(struct eval_units *units);
+
 void units_free(struct eval_units *units);
 
 #endif

@@ -202,6 +202,18 @@ static candid_status read_common_branch(struct many *m, struct family *f, int b,
     return status;
 }
 
+/* Branches that all requests of a family have, in the same order: a question may leave some out (LQCD), then none are
+ * shared. */
+static int common_branches(const struct many *m, const struct family *f) {
+    const struct request *first = &m->requests[f->first];
+    for (int i = 1; i < f->n; i++) {
+        if (first[i].list.n != first->list.n) {
+            return 0;
+        }
+    }
+    return first->list.n;
+}
+
 /* Says why prompts of a family do not share all they could. */
 static void explain(struct many *m, const struct family *f, int shared) {
     const struct request *r = &m->requests[f->first];
@@ -221,7 +233,7 @@ static candid_status share(struct many *m, struct family *f, candid_error *error
     if (f->n > 1) {
         TRY(read_common(m, &m->gs[f->first], f->n, 0, &f->prefix, f, error));
         explain(m, f, f->prefix ? f->prefix->length : 0);
-        for (int b = 0; b < m->requests[f->first].list.n; b++) {
+        for (int b = 0; b < common_branches(m, f); b++) {
             TRY(read_common_branch(m, f, b, error));
         }
     }

@@ -321,17 +321,29 @@ static bool depends_on_question(const struct branch *b) {
     return b->sight == SIGHT_MASKED && !b->path;
 }
 
+/* The visual tokens that branch b has in another request about the same images, or NULL. Branches are told by what they
+ * are: a question may leave some out (LQCD), so that the numbers of the others differ. */
+static float *tokens_of_branch(const struct request *r, const struct branch *b) {
+    for (int i = 0; i < r->list.n; i++) {
+        if (r->list.branches[i].owner == b->owner && strcmp(r->list.branches[i].name, b->name) == 0) {
+            return r->branches[i].visual_tokens;
+        }
+    }
+    return NULL;
+}
+
 candid_status sights_share(candid_context *c, const candid_image *const *images, struct request *r,
                            const struct request *first, const struct observer *observer, candid_error *error) {
     TRY(make_taps(c, r, error));
     const size_t n_taps = r->n_images * (size_t)r->needs.n_vision_blocks * (size_t)model_image_tokens(c->model);
     memcpy(r->of_cls, first->of_cls, n_taps * sizeof *r->of_cls);
     for (int i = 0; i < r->list.n && count_tokens(r->spans, r->n_images) > 0; i++) {
-        if (depends_on_question(&r->list.branches[i])) {
+        const struct branch *b = &r->list.branches[i];
+        if (depends_on_question(b)) {
             TRY(make_tokens(c, r, i, error));
             TRY(encode_again(c, images, r, i, observer, error));
         } else {
-            r->branches[i].visual_tokens = first->branches[i].visual_tokens;
+            r->branches[i].visual_tokens = b->sight == SIGHT_SAME ? c->visual_tokens : tokens_of_branch(first, b);
         }
     }
     return CANDID_OK;

@@ -79,6 +79,9 @@ int open_model(const struct run_options *o, candid_model **out);
 int paths_collect(char **inputs, int n_inputs, char ***paths, size_t *n_paths);
 void paths_free(char **paths, size_t n_paths);
 
+/* Makes a folder and those above it; one that is there is as good. False: prints why not. */
+bool make_folder(const char *path);
+
 /* Whether a file's name is that of an image. */
 bool has_image_extension(const char *name);
 

@@ -2,10 +2,8 @@
 #include "cli/eval.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "cli/demo_model.h"
 #include "core/file.h"
@@ -174,6 +172,9 @@ static candid_status read_questions(struct evaluation *e, candid_error *error) {
     if (status == CANDID_OK) {
         status = units_make(&e->items, (size_t)o->shard, (size_t)o->n_shards, &e->units, error);
     }
+    if (status == CANDID_OK && o->one_by_one) {
+        units_repeat(&e->units);
+    }
     if (status == CANDID_OK && e->bench->check && !o->plan) {
         status = e->bench->check(e, error);
     }
@@ -235,6 +236,7 @@ void evaluation_free(struct evaluation *e) {
     free(e->configs);
     cJSON_Delete(e->model);
     chair_session_close(&e->chair);
+    amber_nouns_close(&e->nouns);
     amber_data_free(e->amber);
     units_free(&e->units);
     items_free(&e->items);
@@ -338,8 +340,7 @@ static int run(struct eval_options *o) {
     int code = evaluation_prepare(o, &e);
     if (code == EXIT_OK && o->plan) {
         code = eval_plan(&e);
-    } else if (code == EXIT_OK && mkdir(o->out, 0777) != 0 && errno != EEXIST) {
-        complain("%s: cannot make the folder: %s", o->out, strerror(errno));
+    } else if (code == EXIT_OK && !make_folder(o->out)) {
         code = EXIT_OUTPUT;
     } else if (code == EXIT_OK) {
         code = evaluation_open(&e);

@@ -30,7 +30,7 @@ struct eval_options {
     const char *images, *truth_cache, *mode, *truth_mode, *tagger, *synonyms, *list, *rule, *suffix, *cut, *out, *name,
         *also;
     const char *amber_data, *similarity;
-    bool plan, strict, no_baseline, resume;
+    bool plan, strict, no_baseline, resume, one_by_one;
     int limit, sample, batch, image_tokens;
     int sample_seed;
     int shard, n_shards; /* 1-based; 1 of 1: everything */
@@ -79,7 +79,8 @@ struct evaluation {
     size_t n_configs;
     struct chair_session chair; /* open for chair */
     struct amber_data *amber;   /* of amber */
-    cJSON *model;               /* of the summary */
+    struct amber_nouns nouns;
+    cJSON *model; /* of the summary */
     candid_model *opened;
     candid_context *context;
 };

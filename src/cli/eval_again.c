@@ -2,7 +2,6 @@
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "cli/eval.h"
 #include "core/json.h"
@@ -224,8 +223,7 @@ int eval_reproduce(int argc, char **argv) {
         code = prepare_again(&a, n, extra);
     }
     if (code == EXIT_OK) {
-        mkdir(a.options.out, 0777); /* opening the results says what is wrong with it */
-        code = reproduce(&a, argv[1]);
+        code = make_folder(a.options.out) ? reproduce(&a, argv[1]) : EXIT_OUTPUT;
     }
     again_free(&a);
     free(extra);
@@ -449,7 +447,7 @@ int eval_merge(int argc, char **argv) {
         return help ? EXIT_OK : EXIT_USAGE;
     }
     struct shard_list list = {0};
-    int worst = find_shards(argv[1], &list);
+    int worst = argc == 4 && !make_folder(argv[3]) ? EXIT_USAGE : find_shards(argv[1], &list);
     for (size_t i = 0; worst != EXIT_USAGE && i < list.n; i++) {
         const int code = merge_one(&list.runs[i], argc == 4 ? argv[3] : argv[1]);
         worst = code > worst ? code : worst;

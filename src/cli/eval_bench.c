@@ -108,8 +108,17 @@ static candid_status amber_read(struct evaluation *e, struct eval_items *items, 
     return CANDID_OK;
 }
 
+/* Descriptions need a tagger; without one every word counts that AMBER knows, and the scores say so. */
+static candid_status amber_check(struct evaluation *e, candid_error *error) {
+    char *standard = tagger_default_path();
+    const char *path = e->o->tagger ? e->o->tagger : standard && file_exists(standard) ? standard : NULL;
+    const candid_status status = amber_nouns_open(e->amber, path, &e->nouns, error);
+    free(standard);
+    return status;
+}
+
 static candid_status amber_scores(struct evaluation *e, struct eval_scores *out, candid_error *error) {
-    return amber_score(&e->items, &(struct amber_options){.data = e->amber}, out, error);
+    return amber_score(&e->items, &(struct amber_options){e->amber, e->nouns}, out, error);
 }
 
 /* ---- images to caption --------------------------------------------------------------------------- */
@@ -374,7 +383,12 @@ static const struct benchmark benchmarks[] = {
      .check = chair_check,
      .print = score_chair_print},
     {.name = "mme", .batch = 1, .read = mme_read, .score = mme_scores, .check = mme_check, .print = score_mme_print},
-    {.name = "amber", .batch = 1, .read = amber_read, .score = amber_scores, .print = score_amber_print},
+    {.name = "amber",
+     .batch = 1,
+     .read = amber_read,
+     .score = amber_scores,
+     .check = amber_check,
+     .print = score_amber_print},
     {.name = "caption", .prompt = CAPTION_PROMPT, .batch = 8, .read = images_read},
     {.name = "vqa", .batch = 1, .read = vqa_read},
 };

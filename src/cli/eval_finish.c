@@ -64,6 +64,7 @@ static cJSON *settings_json(const struct evaluation *e) {
         cJSON_AddItemToArray(stop, cJSON_CreateString(g->stop[i]));
     }
     cJSON_AddNumberToObject(s, "batch", (double)batch_of(e));
+    cJSON_AddBoolToObject(s, "one_by_one", e->o->one_by_one);
     return s;
 }
 

@@ -47,6 +47,7 @@ static const char help_text[] =
     "  --resume                go on where an earlier call ended\n"
     "  --shard I/N             only every N-th image, from the I-th on; candid eval merge joins the parts\n"
     "  --batch N               requests answered side by side (default: an image's questions; 8 captions)\n"
+    "  --one-by-one            share nothing, as public scripts do: for comparison\n"
     "  --strict                end at the first image that cannot be read\n"
     "  --plan                  count images and tokens, show the first prompt, run nothing; without --model for\n"
     "                          LLaVA-1.5, estimated\n"
@@ -140,6 +141,7 @@ static void own_options(struct eval_options *o, struct own_option out[N_OWN + 1]
         {"--shard", SHARD, NULL, true, 0},
         {"--image-tokens", NUMBER, &o->image_tokens, true, 1},
         {"--resume", FLAG, &o->resume, true, 0},
+        {"--one-by-one", FLAG, &o->one_by_one, false, 0},
         {"--strict", FLAG, &o->strict, true, 0},
         {"--plan", FLAG, &o->plan, true, 0},
         {"--no-baseline", FLAG, &o->no_baseline, true, 0},

@@ -60,6 +60,7 @@ static int run_open(struct evaluation *e, const struct eval_config *config, cons
                            .images = o->images,
                            .run = run,
                            .batch = (size_t)(o->batch > 0 ? o->batch : e->bench->batch),
+                           .one_by_one = o->one_by_one,
                            .strict = o->strict,
                            .file = &file,
                            .held = held,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base64.h"
 #include "core/status.h"
 #include "core/text.h"
 #include "interventions/method.h"
@@ -42,25 +43,12 @@ void page_string(FILE *f, const char *text) {
     page_text(f, text, strlen(text));
 }
 
-static void write_base64(FILE *f, const uint8_t *data, size_t size) {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (size_t i = 0; i < size; i += 3) {
-        const size_t left = size - i;
-        const unsigned bits =
-            (unsigned)data[i] << 16 | (left > 1 ? (unsigned)data[i + 1] << 8 : 0) | (left > 2 ? data[i + 2] : 0);
-        fputc(digits[bits >> 18], f);
-        fputc(digits[bits >> 12 & 63], f);
-        fputc(left > 1 ? digits[bits >> 6 & 63] : '=', f);
-        fputc(left > 2 ? digits[bits & 63] : '=', f);
-    }
-}
-
 candid_status page_png(FILE *f, const uint8_t *pixels, int width, int height, int channels, candid_error *error) {
     uint8_t *png = NULL;
     size_t size = 0;
     TRY(png_encode(pixels, width, height, channels, &png, &size, error));
     fputs("data:image/png;base64,", f);
-    write_base64(f, png, size);
+    base64_write(f, png, size);
     free(png);
     return CANDID_OK;
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/chair.h"
 #include "cli/cli.h"
 #include "core/file.h"
 #include "eval/pope/build.h"
@@ -44,6 +45,8 @@ static int list_rules(void) {
 
 struct build_arguments {
     const char *instances, *objects, *out;
+    const char *captions[8];
+    size_t n_captions;
     int split; /* of split_names, or ALL_SPLITS */
     unsigned long long seed;
     size_t n_images; /* 0: all */
@@ -65,6 +68,12 @@ static bool set_option(struct build_arguments *a, int option, const char *value)
     case 'i': a->instances = value; return true;
     case 'j': a->objects = value; return true;
     case 'o': a->out = value; return true;
+    case 'c':
+        if (a->n_captions == sizeof a->captions / sizeof *a->captions) {
+            return false;
+        }
+        a->captions[a->n_captions++] = value;
+        return true;
     case 't': a->build.template = value; return strstr(value, "{}") != NULL;
     case 'y': a->build.typo = true; return true;
     case 's': return parse_number(value, 0, ~0ull, &a->seed);
@@ -91,6 +100,7 @@ static int parse_build(int argc, char **argv, struct build_arguments *a, bool *d
     static const struct option long_options[] = {
         {"instances", required_argument, NULL, 'i'},
         {"objects", required_argument, NULL, 'j'},
+        {"captions", required_argument, NULL, 'c'},
         {"split", required_argument, NULL, 'x'},
         {"seed", required_argument, NULL, 's'},
         {"images", required_argument, NULL, 'n'},
@@ -118,13 +128,13 @@ static int parse_build(int argc, char **argv, struct build_arguments *a, bool *d
             return EXIT_USAGE;
         }
     }
-    if (optind < argc || !a->out || !a->instances == !a->objects) {
-        complain("expected --instances FILE or --objects FILE, and -o; see candid pope --help");
+    if (optind < argc || !a->out || !a->instances == !a->objects || (a->n_captions > 0 && !a->instances)) {
+        complain(
+            "expected --instances FILE (with --captions or not) or --objects FILE, and -o; see candid pope --help");
         return EXIT_USAGE;
     }
-    if (a->split == ALL_SPLITS && !file_is_directory(a->out)) {
-        complain("-o %s: expected a folder that exists, for three splits", a->out);
-        return EXIT_USAGE;
+    if (a->split == ALL_SPLITS && !make_folder(a->out)) {
+        return EXIT_OUTPUT;
     }
     return EXIT_OK;
 }
@@ -198,6 +208,36 @@ static int build_splits(const struct build_arguments *a, const struct pope_truth
     return code;
 }
 
+/* Adds what the reference captions name beyond the annotations. */
+static candid_status add_named(const struct chair_session *session, struct pope_truth *truth, candid_error *error) {
+    for (size_t i = 0; i < truth->n; i++) {
+        const size_t image = chair_truth_image_named(session->truth, truth->images[i].name);
+        for (size_t c = 0; c < session->vocabulary->n_classes; c++) {
+            const char *name = session->vocabulary->class_names[c];
+            if (chair_truth_has(session->truth, image, (int)c) && !pope_truth_has_object(truth, i, name)) {
+                const candid_status status = pope_truth_add_object(truth, i, name, error);
+                if (status != CANDID_OK) {
+                    return status;
+                }
+            }
+        }
+    }
+    return CANDID_OK;
+}
+
+static int add_captions(const struct build_arguments *a, struct pope_truth *truth) {
+    const struct chair_request request = {.mode = "pattern", .files = {&a->instances, 1, a->captions, a->n_captions}};
+    struct chair_session session = {0};
+    candid_error error;
+    int code = chair_session_open(&request, &session);
+    if (code == EXIT_OK && add_named(&session, truth, &error) != CANDID_OK) {
+        complain("%s", error.message);
+        code = EXIT_ITEM;
+    }
+    chair_session_close(&session);
+    return code;
+}
+
 static int build(int argc, char **argv) {
     struct build_arguments a;
     bool done = false;
@@ -213,7 +253,8 @@ static int build(int argc, char **argv) {
         complain("%s", error.message);
         code = EXIT_ITEM;
     } else {
-        code = build_splits(&a, &truth);
+        code = a.n_captions > 0 ? add_captions(&a, &truth) : EXIT_OK;
+        code = code == EXIT_OK ? build_splits(&a, &truth) : code;
     }
     pope_truth_free(&truth);
     return code;

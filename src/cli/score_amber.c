@@ -1,6 +1,10 @@
 /* candid score amber. */
+#include <stdlib.h>
+
 #include "cli/score.h"
+#include "core/file.h"
 #include "eval/amber/amber.h"
+#include "eval/chair/tagger.h"
 #include "eval/common/run_items.h"
 
 static const char help_text[] =
@@ -12,7 +16,9 @@ static const char help_text[] =
     "\n"
     "  --amber-data FOLDER  AMBER's repository, or its folder data/: annotations.json, relation.json, safe_words.txt\n"
     "  --similarity FILE    which words are alike, made by eval/amber/similarity.py from spaCy's vectors; without it\n"
-    "                       only equal words are, which counts more nouns as invented\n";
+    "                       only equal words are, which counts more nouns as invented\n"
+    "  --tagger FILE        finds the nouns of descriptions; default is what candid chair import-tagger has written.\n"
+    "                       Without one every word of AMBER's vocabulary counts, a verb like \"watch\" too\n";
 
 static candid_status read_file(const char *path, const struct amber_data *data, struct eval_items *items,
                                candid_error *error) {
@@ -53,9 +59,11 @@ void score_amber_print(const cJSON *summary) {
 int score_amber(int argc, char **argv) {
     struct score_files files = {0};
     struct score_output output = {0};
-    const char *folder = NULL, *similarity = NULL;
-    const struct score_option options[] = {
-        {.name = "--amber-data", .value = &folder}, {.name = "--similarity", .value = &similarity}, {0}};
+    const char *folder = NULL, *similarity = NULL, *tagger = NULL;
+    const struct score_option options[] = {{.name = "--amber-data", .value = &folder},
+                                           {.name = "--tagger", .value = &tagger},
+                                           {.name = "--similarity", .value = &similarity},
+                                           {0}};
     bool done;
     int code = score_parse(argc, argv, help_text, options, &files, &output, &done);
     if (code != EXIT_OK || done) {
@@ -66,15 +74,21 @@ int score_amber(int argc, char **argv) {
         return EXIT_USAGE;
     }
     struct amber_data *data = NULL;
+    struct amber_nouns nouns = {0};
+    char *standard = tagger ? NULL : tagger_default_path();
     struct eval_items items = {0};
     struct eval_scores scores = {0};
     candid_error error;
     candid_status status = amber_data_read(folder, similarity, &data, &error);
+    if (status == CANDID_OK) {
+        status = amber_nouns_open(
+            data, tagger || (standard && file_exists(standard)) ? (tagger ? tagger : standard) : NULL, &nouns, &error);
+    }
     for (int i = 0; i < files.n && status == CANDID_OK; i++) {
         status = read_file(files.paths[i], data, &items, &error);
     }
     if (status == CANDID_OK) {
-        status = amber_score(&items, &(struct amber_options){.data = data}, &scores, &error);
+        status = amber_score(&items, &(struct amber_options){data, nouns}, &scores, &error);
     }
     if (status == CANDID_OK) {
         const size_t n_failed = score_count_failed(&items);
@@ -88,6 +102,8 @@ int score_amber(int argc, char **argv) {
     }
     scores_free(&scores);
     items_free(&items);
+    amber_nouns_close(&nouns);
+    free(standard);
     amber_data_free(data);
     return code;
 }

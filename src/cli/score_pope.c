@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli/score.h"
+#include "eval/common/run_items.h"
 #include "eval/pope/pope.h"
 
 static const char help_text[] =
@@ -19,6 +20,9 @@ static const char help_text[] =
     "\n"
     "  --questions FILE...  POPE's question files, or LLaVA's llava_pope_test.jsonl\n"
     "  --labels FILE...     POPE's question files, where the labels for LLaVA's are\n"
+    "  --opope              ANSWERS is one file of captions (\"image_id\", \"caption\"), and an object counts as seen "
+    "when a\n"
+    "                       word of its name is a substring of its image's caption: HALC's OPOPE\n"
     "  --by-order           do not look at ids\n"
     "  --split NAME         the split of files that do not name it; else their name tells (random, popular,\n"
     "                       adversarial)\n"
@@ -28,15 +32,31 @@ static const char help_text[] =
 struct pope_arguments {
     struct score_files answers, questions, labels;
     const char *split, *rule;
-    bool by_order;
+    bool by_order, opope;
     struct score_output output;
 };
 
-/* Answers that stand beside question and label. */
+/* Answers that stand beside question and label: those of candid eval, in the order of their index, and others. */
+static candid_status read_answered(const struct pope_arguments *a, const char *path, struct eval_items *items,
+                                   candid_error *error) {
+    bool is_run = false;
+    const size_t begin = items->n;
+    candid_status status = run_recognise(path, &is_run, error);
+    if (status != CANDID_OK || !is_run) {
+        return status != CANDID_OK ? status : pope_read_questions(path, a->split, items, error);
+    }
+    status = run_read_items(path, items, error);
+    if (status == CANDID_OK) {
+        items->sources[items->n_sources - 1].known_as = pope_known_version(items, begin, items->n);
+        status = pope_check_splits(items, begin, path, error);
+    }
+    return status;
+}
+
 static candid_status read_together(const struct pope_arguments *a, struct eval_items *items, candid_error *error) {
     for (int i = 0; i < a->answers.n; i++) {
         const size_t begin = items->n;
-        candid_status status = pope_read_questions(a->answers.paths[i], a->split, items, error);
+        candid_status status = read_answered(a, a->answers.paths[i], items, error);
         size_t n_answers = 0;
         for (size_t k = begin; status == CANDID_OK && k < items->n; k++) {
             n_answers += items->items[k].answer != NULL;
@@ -65,7 +85,9 @@ static candid_status read_joined(const struct pope_arguments *a, struct eval_ite
     for (int i = 0; status == CANDID_OK && i < a->labels.n; i++) {
         status = pope_read_labels(a->labels.paths[i], NULL, items, error);
     }
-    if (status == CANDID_OK && a->answers.n == 1) {
+    if (status == CANDID_OK && a->opope) {
+        status = pope_read_captions(a->answers.paths[0], items, error);
+    } else if (status == CANDID_OK && a->answers.n == 1) {
         status = pope_read_answers(a->answers.paths[0], a->by_order, items, 0, items->n, error);
     }
     return status;
@@ -130,10 +152,13 @@ static int score(const struct pope_arguments *a, struct eval_items *items) {
 
 int score_pope(int argc, char **argv) {
     struct pope_arguments a = {0};
-    const struct score_option options[] = {
-        {.name = "--questions", .files = &a.questions}, {.name = "--labels", .files = &a.labels},
-        {.name = "--by-order", .flag = &a.by_order},    {.name = "--split", .value = &a.split},
-        {.name = "--rule", .value = &a.rule},           {0}};
+    const struct score_option options[] = {{.name = "--questions", .files = &a.questions},
+                                           {.name = "--labels", .files = &a.labels},
+                                           {.name = "--by-order", .flag = &a.by_order},
+                                           {.name = "--opope", .flag = &a.opope},
+                                           {.name = "--split", .value = &a.split},
+                                           {.name = "--rule", .value = &a.rule},
+                                           {0}};
     bool done;
     const int code = score_parse(argc, argv, help_text, options, &a.answers, &a.output, &done);
     if (code != EXIT_OK || done) {
@@ -145,6 +170,10 @@ int score_pope(int argc, char **argv) {
     }
     if (a.questions.n > 0 && a.answers.n != 1 && a.answers.n != a.questions.n) {
         complain("expected one answer file, or one per question file (%d), found %d", a.questions.n, a.answers.n);
+        return EXIT_USAGE;
+    }
+    if (a.opope && (a.questions.n == 0 || a.answers.n != 1)) {
+        complain("--opope needs --questions and one file of captions; see candid score pope --help");
         return EXIT_USAGE;
     }
     struct eval_items items = {0};

@@ -42,6 +42,26 @@ int open_model(const struct run_options *o, candid_model **out) {
     return EXIT_OK;
 }
 
+/* ---- folders ---- */
+
+bool make_folder(const char *path) {
+    char *part = strdup(path);
+    for (char *at = part ? part + 1 : NULL; at && *part && *at; at++) {
+        if (*at == '/') {
+            *at = '\0';
+            mkdir(part, 0777); /* the last one tells whether all are there */
+            *at = '/';
+        }
+    }
+    free(part);
+    struct stat info;
+    if (mkdir(path, 0777) == 0 || (stat(path, &info) == 0 && S_ISDIR(info.st_mode))) {
+        return true;
+    }
+    complain("%s: cannot make the folder: %s", path, strerror(errno));
+    return false;
+}
+
 /* ---- inputs ---- */
 
 bool has_image_extension(const char *name) {

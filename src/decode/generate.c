@@ -203,12 +203,30 @@ bool generates_side_by_side(const struct decoding *d) {
     return d->answers == 1 && (d->strategy == STRATEGY_GREEDY || d->strategy == STRATEGY_SAMPLE);
 }
 
+/* Whether two questions have the same lanes: as many branches, which end at the same time. */
+static bool same_lanes(const struct generation *a, const struct generation *b) {
+    bool same = a->n_branches == b->n_branches;
+    for (int i = 0; same && i < a->n_branches; i++) {
+        same = a->branches[i].n_tokens == b->branches[i].n_tokens;
+    }
+    return same;
+}
+
+/* How many of n questions, the first on, can be answered side by side. */
+static int beside(const struct generation *gs, int n) {
+    const int most = !generates_side_by_side(&gs->decoding) ? 1 : n < MAX_HYPOTHESES ? n : MAX_HYPOTHESES;
+    int count = 1;
+    while (count < most && same_lanes(&gs[0], &gs[count])) {
+        count++;
+    }
+    return count;
+}
+
 candid_status generate_many(const struct generation *gs, int n, struct generated *outs, candid_error *error) {
-    const bool beside = generates_side_by_side(&gs->decoding);
     memset(outs, 0, (size_t)n * sizeof *outs);
     candid_status status = CANDID_OK;
     for (int done = 0, now; status == CANDID_OK && done < n; done += now) {
-        now = !beside ? 1 : n - done < MAX_HYPOTHESES ? n - done : MAX_HYPOTHESES;
+        now = beside(gs + done, n - done);
         status = now > 1 ? run_side_by_side(gs + done, now, outs + done, error) : run(&gs[done], &outs[done], error);
     }
     for (int i = 0; status != CANDID_OK && i < n; i++) {

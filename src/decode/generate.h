@@ -92,9 +92,9 @@ candid_status generate_check(const struct decoding *d, const struct tokenizer *t
 candid_status generate(const struct generation *g, struct generated *out, candid_error *error);
 
 /*
- * Several questions, gs[n] alike but for prompts, plans, sequences and the counts of branches. One greedy or sampled
- * answer each is decoded side by side with those of the others (MAX_HYPOTHESES at a time), everything else one after
- * the other. Times are divided evenly. outs: [n]; on failure nothing is to be freed.
+ * Several questions, gs[n] alike but for prompts, plans, sequences and branches. One greedy or sampled answer each is
+ * decoded side by side with those of the questions that follow and have as many branches (MAX_HYPOTHESES at a time),
+ * everything else one after the other. Times are divided evenly. outs: [n]; on failure nothing is to be freed.
  */
 candid_status generate_many(const struct generation *gs, int n, struct generated *outs, candid_error *error);
 

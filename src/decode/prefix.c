@@ -88,13 +88,28 @@ int prefix_shared(const struct generation *a, const struct generation *b, int le
     return n > 0 ? untouched(b->plan, untouched(a->plan, n)) : 0;
 }
 
+/* The tokens of a ring see all of it (CCA), so that a pass cannot end in the middle: such an image is read whole or not
+ * at all. */
+static int before_split_image(const struct generation *g, int end) {
+    int begin = 0;
+    for (size_t i = 0; i < g->prompt->n_chunks && begin < end; i++) {
+        const struct prompt_chunk *chunk = &g->prompt->chunks[i];
+        const int n = chunk->image < 0 ? (int)chunk->count : g->images[chunk->image].n_tokens;
+        if (chunk->image >= 0 && g->images[chunk->image].order == IMAGE_RINGS && begin + n > end) {
+            return begin;
+        }
+        begin += n;
+    }
+    return end;
+}
+
 int prefix_shared_by_all(const struct generation *gs, int n, int least_own) {
     int shared = (int)prompt_length(gs[0].prompt, gs[0].images) - least_own;
     for (int i = 1; i < n; i++) {
         const int both = prefix_shared(&gs[0], &gs[i], least_own);
         shared = both < shared ? both : shared;
     }
-    return shared > 0 ? shared : 0;
+    return shared > 0 ? before_split_image(&gs[0], shared) : 0;
 }
 
 candid_status prefix_read(const struct generation *gs, int n, int n_rows, struct kv_seq *seq, candid_error *error) {

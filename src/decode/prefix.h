@@ -10,7 +10,7 @@
  */
 int prefix_shared(const struct generation *a, const struct generation *b, int least_own);
 
-/* The same for all n prompts. */
+/* The same for all n prompts, such that they can be read by themselves. */
 int prefix_shared_by_all(const struct generation *gs, int n, int least_own);
 
 /* The method because of which position `shared` of a prompt cannot be shared, or NULL. plan may be NULL. */

@@ -28,6 +28,7 @@ each_once() {
 }
 
 # ---- a whole run: baseline and a method, scores, report ----
+run 0 eval_pope deep/er/whole --limit 1
 run 0 eval_pope whole --config "$SOURCE_DIR/configs/pai.json" --rule all
 out_has "pope greedy"
 out_has "pope pai"
@@ -51,6 +52,10 @@ run 0 "$CANDID" score pope whole/greedy.jsonl --json again.json
 
 # ---- one question at a time gives the same answers and logits ----
 eval_pope exact --precision exact --limit 2 >/dev/null 2>&1 || fail "exact run"
+eval_pope alone --precision exact --limit 2 --one-by-one >/dev/null 2>&1 || fail "exact run, one by one"
+[ "$(value alone/greedy.json images_encoded)" = "$(value alone/greedy.json questions)" ] || fail "--one-by-one shares"
+[ "$(value alone/greedy.json prefilled_tokens)" = "$(value exact/greedy.json prompt_tokens)" ] || fail "tokens alone"
+same_run exact/greedy.json alone/greedy.json
 while IFS=$'\t' read -r image question answer fingerprint; do
     run 0 "$CANDID" ask --precision exact --threads 1 -q "$question" "$set_folder/images/$image"
     out_has "$answer"
@@ -149,6 +154,25 @@ run 0 "$CANDID" eval vqa --images "$set_folder/images" --questions vqa.jsonl --t
 run 0 "$CANDID" eval export open/greedy.jsonl --format llava
 out_has '{"question_id":7,"prompt":"How many dogs are in the image?","text":"'
 
+# ---- MME and AMBER ----
+mkdir -p mme/existence
+for k in 1 2; do
+    cp "$set_folder/images/scene_00000$k.png" "mme/existence/000$k.png"
+    printf 'Is there a dog in the image?\tYes\nIs there a cat in the image?\tNo\n' >"mme/existence/000$k.txt"
+done
+run 0 "$CANDID" eval mme --images mme --threads 1 --out mme-run
+out_has "existence"
+[ "$(value mme-run/greedy.json images_encoded)" = 2 ] || fail "MME's two questions do not share their image"
+cat >amber.json <<'EOF'
+[{"id": 1, "image": "scene_000001.png", "query": "Describe this image."},
+ {"id": 1005, "image": "scene_000001.png", "query": "Is there a dog in the image?"}]
+EOF
+run 0 env XDG_DATA_HOME="$work" "$CANDID" eval amber --images "$set_folder/images" --questions amber.json --threads 1 \
+    --amber-data "$SOURCE_DIR/tests/data/amber" --out amber-run
+out_has "AMBER score"
+out_has "approximate"
+[ "$(value amber-run/greedy.json images_encoded)" = 1 ] || fail "AMBER's questions do not share their image"
+
 # ---- the official program's form: its rule, applied here, gives our counts ----
 run 0 "$CANDID" eval export calm/greedy.jsonl --format pope --split random -o answers.jsonl
 head -"$(wc -l <answers.jsonl)" "$set_folder/questions_random.jsonl" | sed 's/.*"label": *"\([a-z]*\)".*/\1/' >labels
@@ -166,7 +190,6 @@ awk 'BEGIN {
         print line "]}"
     }
 }' >objects.jsonl
-mkdir built
 run 0 "$CANDID" pope build --objects objects.jsonl --split all --seed 1 -o built
 run 0 "$CANDID" eval pope --images . --questions built/pope_random.jsonl --questions built/pope_popular.jsonl \
     --questions built/pope_adversarial.jsonl --protocol "$SOURCE_DIR/eval/protocols/pope-llava.json" --plan

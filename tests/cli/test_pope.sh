@@ -25,8 +25,24 @@ python3 -c "import json; d=json.load(open('$SOURCE_DIR/models/demo/heldout/insta
 run 0 "$CANDID" pope build --instances "$SOURCE_DIR/models/demo/heldout/instances.json" --images 5 --split popular -o "$work/demo.jsonl"
 [ "$(grep -c '"label": "yes"' "$work/demo.jsonl")" = 15 ] || fail "expected 15 questions with yes"
 
+# Objects that only the reference captions name come last, in the order of the categories.
+cat >"$work/coco.json" <<'J'
+{"images": [{"id": 1, "file_name": "COCO_val2014_000000000001.jpg"}, {"id": 2, "file_name": "COCO_val2014_000000000002.jpg"}],
+ "annotations": [{"image_id": 1, "category_id": 18}, {"image_id": 1, "category_id": 1}, {"image_id": 2, "category_id": 3}],
+ "categories": [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}, {"id": 18, "name": "dog"}]}
+J
+cat >"$work/coco_captions.json" <<'J'
+{"annotations": [{"image_id": 1, "id": 1, "caption": "A dog on a couch beside a bicycle."},
+ {"image_id": 2, "id": 2, "caption": "A car between a boat, a bird, two zebras and a kite."}]}
+J
+run 0 "$CANDID" pope build --instances "$work/coco.json" --captions "$work/coco_captions.json" --images all --per-image 4 --split popular -o -
+asked=$(grep '000001.jpg.*"yes"' "$work/out" | sed 's/.*there a \(.*\) in the.*/\1/' | paste -sd' ')
+[ "$asked" = "dog person bicycle couch" ] || fail "expected annotated objects, then named ones, found $asked"
+run 1 "$CANDID" pope build --instances "$work/coco.json" --images all --split popular -o -; err_has "found 0 of 2 images"
+run 2 "$CANDID" pope build --objects "$work/objects.jsonl" --captions "$work/coco_captions.json" -o "$work/x"; err_has "--instances FILE (with --captions or not)"
+
 run 2 "$CANDID" pope build --objects "$work/objects.jsonl"; err_has "-o"
-run 2 "$CANDID" pope build --objects "$work/objects.jsonl" -o "$work/no-folder"; err_has "a folder that exists"
+run 4 "$CANDID" pope build --objects "$work/objects.jsonl" -o "$work/objects.jsonl/folder"; err_has "cannot make the folder"
 run 2 "$CANDID" pope build --objects "$work/objects.jsonl" --seed -1 -o "$work/all"; err_has '--seed: cannot use "-1"'
 run 2 "$CANDID" pope build --objects "$work/objects.jsonl" --split odd -o "$work/all"; err_has '--split: cannot use "odd"'
 run 2 "$CANDID" pope build --objects "$work/objects.jsonl" --template no -o "$work/all"; err_has '--template'
@@ -88,6 +104,32 @@ out_has '"vlmevalkit":'
 run 0 "$CANDID" score pope "$work/ours_random.jsonl" --rule pai --split other --json "$work/pai.json"
 json "$work/pai.json" "x['scores']['rule'] == 'pai' and list(x['scores']['splits']) == ['random'] and x['sources'][0]['lines'] == 72"
 
+tac "$work/ours_random.jsonl" >"$work/reversed.jsonl" # a run may stand in any order; its index decides
+run 0 "$CANDID" score pope "$work/reversed.jsonl" --scored "$work/reversed.scored"
+run 0 "$CANDID" score pope "$work/ours_random.jsonl" --scored "$work/ours.scored"
+cmp "$work/reversed.scored" "$work/ours.scored" || fail "the order of a run's lines matters"
+
+run 1 "$CANDID" score pope "$work/ours_random.jsonl" "$work/reversed.jsonl"; err_has 'found "random", which an earlier file has too'
+
+python3 - "$work" <<'P'
+import json, sys
+images = dict.fromkeys(json.loads(line)["image"] for line in open(f"{sys.argv[1]}/official_random.jsonl"))
+with open(f"{sys.argv[1]}/captions.jsonl", "w") as f:
+    for image in images:
+        f.write(json.dumps({"image_id": int(image[4:7]), "caption": "A person and a dog"}) + "\n")
+P
+run 0 "$CANDID" score pope "$work/captions.jsonl" --opope --questions "$work/official_random.jsonl" --json "$work/opope.json"
+python3 - "$work" <<'P' || fail "captions do not answer as in HALC"
+import json, re, sys
+rows = [json.loads(line) for line in open(f"{sys.argv[1]}/official_random.jsonl")]
+objects = [re.fullmatch("Is there an? (.*) in the iman?ge\\?", r["text"])[1] for r in rows]
+seen = [any(w in "A person and a dog" for w in o.split(" ")) for o in objects]
+found = json.load(open(f"{sys.argv[1]}/opope.json"))["scores"]["splits"]["random"]
+assert found["tp"] + found["fp"] == sum(seen) > 0, (found, sum(seen))
+assert found["tp"] == sum(s and r["label"] == "yes" for s, r in zip(seen, rows))
+P
+run 2 "$CANDID" score pope "$work/captions.jsonl" --opope; err_has "--opope needs --questions"
+
 # What does not fit together is refused, not cut off.
 head -n 70 "$work/answers_random.jsonl" >"$work/short.jsonl"
 run 1 "$CANDID" score pope "$work/short.jsonl" --questions "$work/official_random.jsonl"; err_has "expected an answer to each of the 72 questions"; err_has "official_random.jsonl, found 70"
@@ -107,3 +149,15 @@ run 2 "$CANDID" score
 run 0 "$CANDID" score --help; out_has "pope"
 run 0 "$CANDID" score pope --help; out_has "--rule NAME|all"
 run 4 "$CANDID" score pope "$work/ours_random.jsonl" --json "$work/none/x"; err_has "cannot write"
+
+# lmms-eval's sample log: what the model said is scored, by its own rule as it does, by the official one otherwise.
+cat >"$work/pope_samples.jsonl" <<'J'
+{"doc_id": 0, "target": "yes", "filtered_resps": "Yes.", "input": "Is there a dog?", "pope_accuracy": {"question_id": "7", "score": 0.0, "prediction": "yes.", "ground_truth": "yes"}}
+{"doc_id": 1, "target": "no", "filtered_resps": ["no"], "resps": ["No"], "input": "Is there a cat?", "pope_accuracy": {"question_id": "8", "score": 1.0, "prediction": "no", "ground_truth": "no"}}
+J
+run 0 "$CANDID" score pope "$work/pope_samples.jsonl" --rule lmms-eval --json "$work/log.json"
+json "$work/log.json" "x['scores']['splits']['all']['accuracy'] == 0.5"
+run 0 "$CANDID" score pope "$work/pope_samples.jsonl" --json "$work/log.json"
+json "$work/log.json" "x['scores']['splits']['all']['accuracy'] == 1"
+sed 's/"Yes."/["Yes.", "No."]/' "$work/pope_samples.jsonl" >"$work/two.jsonl"
+run 1 "$CANDID" score pope "$work/two.jsonl"; err_has "expected one text in \"filtered_resps\""

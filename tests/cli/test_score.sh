@@ -55,6 +55,11 @@ python3 -c "
 import json
 a, b = (json.load(open('$work/' + n))['scores'] for n in ('amber.json', 'same.json'))
 assert a == b" || fail "a run scores otherwise than a response file"
+# Descriptions: without a tagger every word of the vocabulary counts, but one with a capital letter ("SKY", "Cars").
+run 0 env XDG_DATA_HOME="$work" "$CANDID" score amber "$amber/responses.json" --amber-data "$amber" --json "$work/all.json"
+out_has "every word is a noun (approximate)"; out_has "AMBER score"
+json "$work/all.json" "x['scores']['generative'] == {'chair': 40.9, 'cover': 37.5, 'hal': 80, 'cog': 24, 'images': 5, 'nouns': 22, 'hallucinated': 9}"
+run 1 "$CANDID" score amber "$amber/responses.json" --amber-data "$amber" --tagger "$amber/responses.json"; err_has "responses.json"
 run 2 "$CANDID" score amber "$work/responses.json"; err_has "--amber-data"
 run 1 "$CANDID" score amber "$work/responses.json" --amber-data "$work"; err_has "relation.json"
 run 0 "$CANDID" score amber --help; out_has "similarity.py"

@@ -114,6 +114,18 @@ static void fuzz_pope(bool answers) {
     items_free(&again);
 }
 
+/* Captions that answer the questions. */
+static void fuzz_captions(void) {
+    struct eval_items items = {0};
+    candid_error error;
+    candid_status status = pope_read_questions(paths[0], NULL, &items, &error);
+    if (status == CANDID_OK) {
+        status = pope_read_captions(paths[1], &items, &error);
+    }
+    check(status, &error);
+    items_free(&items);
+}
+
 static void fuzz_build(bool instances) {
     struct pope_truth truth = {0};
     struct eval_items items = {0};
@@ -198,6 +210,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     switch (data[0]) {
     case 'q': fuzz_pope(false); break;
     case 'a': fuzz_pope(true); break;
+    case 'c': fuzz_captions(); break;
     case 'o': fuzz_build(false); break;
     case 'i': fuzz_build(true); break;
     case 'm': fuzz_mme(); break;

@@ -10,8 +10,9 @@
 
 #include <cmocka.h>
 
+#include "core/crc32.h"
 #include "core/json.h"
-#include "eval/amber/amber.h"
+#include "eval/amber/data.h"
 
 #define DATA TEST_DATA "/amber"
 
@@ -250,6 +251,7 @@ static void noun_rules(void **state) {
 }
 
 static void broken_data(void **state) {
+    write_file("safe_words.txt", "");
     write_file("relation.json", "{\"dog\": \"puppy\"}");
     data_fails(NULL, "key dog: expected one list of words");
     write_file("relation.json", "{\"dog\": [1]}");
@@ -301,6 +303,76 @@ static void questions(void **state) {
     items_free(&items);
 }
 
+/* Every form of every word of the full vocabulary. */
+static void lemmas(void **state) {
+    struct amber_data *all = NULL;
+    char line[128], mark, word[64], lemma[64], buffer[AMBER_LEMMA];
+    FILE *forms = fopen(DATA "/lemmas.txt", "r"), *relation = fopen(file_path("relation.json"), "w");
+    assert_true(forms && relation);
+    int n_words = 0, n_forms = 0;
+    while (fgets(line, sizeof line, forms)) {
+        if (line[0] == '=' && sscanf(line, "%c %63s %63s", &mark, word, lemma) == 3) {
+            fprintf(relation, "%s\"%s\": []\n", n_words++ ? "," : "{", word);
+        }
+    }
+    fprintf(relation, "}");
+    fclose(relation);
+    assert_int_equal(n_words, 418);
+    write_file("annotations.json", "[{\"id\": 1, \"type\": \"relation\", \"truth\": \"no\"}]");
+    assert_int_equal(amber_data_read(folder, NULL, &all, NULL), CANDID_OK);
+    rewind(forms);
+    while (fgets(line, sizeof line, forms)) {
+        if (line[0] == '#' || sscanf(line + 1, "%63s %63s", word, lemma) != 2) {
+            continue;
+        }
+        const char *found = amber_lemma(all, word, buffer);
+        if (amber_word_find(all, found) >= 0 ? strcmp(found, lemma) != 0 : strcmp(lemma, "-") != 0) {
+            fail_msg("%s: expected %s, found %s", word, lemma, found);
+        }
+        n_forms++;
+    }
+    assert_true(n_forms > 1800);
+    fclose(forms);
+    assert_string_equal(amber_lemma(all, "Cars", buffer), "Cars");
+    assert_string_equal(amber_lemma(all, "", buffer), "");
+    static const char overlong[] = "carscarscarscarscarscarscarscarscarscarscarscarscarscarscarscarscars";
+    assert_ptr_equal(amber_lemma(all, overlong, buffer), overlong);
+    amber_data_free(all);
+}
+
+/* A tagger to whom everything is a verb but a few nouns; words keep the case of the text. */
+static void nouns(void **state) {
+    static const char weights[] = "candid-tagger 1\nfrom a test\ntags 3\nNN\nNNS\nVB\nwords 4\ndogs\tNNS\nlake\tNN\n"
+                                  "sky\tNN\ntv\tNN\nfeatures 1\nbias\tVB 1\nabbreviations 0\ncollocations 0\n"
+                                  "starters 0\n";
+    static const char text[] = "The \"dogs\" watch a TV; Sky over the lake, and trees.";
+    char file[sizeof weights + 32];
+    snprintf(file, sizeof file, "%scrc32 %08x\n", weights, crc32_update(0, weights, sizeof weights - 1));
+    write_file("tagger", file);
+    struct amber_nouns nouns = {0};
+    struct amber_words found = {0};
+    candid_error error;
+    if (amber_nouns_open(data, file_path("tagger"), &nouns, &error) != CANDID_OK) {
+        fail_msg("%s", error.message);
+    }
+    assert_int_equal(nouns.find(nouns.context, text, &found, NULL), CANDID_OK);
+    assert_int_equal(found.n, 4);
+    assert_string_equal(found.words[0], "dog");
+    assert_string_equal(found.words[1], "TV");
+    assert_string_equal(found.words[2], "Sky");
+    assert_string_equal(found.words[3], "lake");
+    amber_words_free(&found);
+    amber_nouns_close(&nouns);
+    assert_int_equal(amber_nouns_open(data, file_path("annotations.json"), &nouns, &error), CANDID_ERROR_FORMAT);
+
+    assert_int_equal(amber_nouns_open(data, NULL, &nouns, NULL), CANDID_OK); /* no tagger: every word */
+    assert_non_null(strstr(nouns.name, "approximate"));
+    assert_int_equal(nouns.find(nouns.context, text, &found, NULL), CANDID_OK);
+    assert_true(found.n > 10);
+    amber_words_free(&found);
+    amber_nouns_close(&nouns);
+}
+
 static int make_folder(void **state) {
     return mkdtemp(folder) == NULL || load(state);
 }
@@ -314,7 +386,8 @@ static int remove_folder(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(official_scores), cmocka_unit_test(similarity), cmocka_unit_test(noun_rules),
-        cmocka_unit_test(broken_data),     cmocka_unit_test(questions),
+        cmocka_unit_test(broken_data),     cmocka_unit_test(questions),  cmocka_unit_test(lemmas),
+        cmocka_unit_test(nouns),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "../support/demo_request.h"
+#include "interventions/config.h"
 
 static const char *const questions[] = {
     "Is there a dog in the image?",
@@ -49,6 +50,7 @@ static const struct {
     {"{\"vcd\": true, \"decode\": {\"beams\": 2}}", true, false},
     {"{\"opera\": {\"candidates\": 3}, \"decode\": {\"beams\": 2}}", true, false},
     {"{\"vicrop\": true}", false, false},
+    {"{\"act\": true}", false, false},
 };
 
 static void expect_same(const candid_result *one, const candid_result *many, const char *config, size_t i) {
@@ -109,6 +111,27 @@ static void compare(struct demo *d, const candid_image *second, const char *json
     candid_config_free(config);
 }
 
+/* Whether some active method says that it must read every prompt. */
+static bool is_per_question(const char *json) {
+    candid_config *config = demo_config(json);
+    struct settings s;
+    bool found = false;
+    for (const struct method *const *m = methods; *m; m++) {
+        found = found || ((*m)->per_question && config_method(config, *m, &s));
+    }
+    candid_config_free(config);
+    return found;
+}
+
+static void test_methods_know_what_they_share(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (is_per_question(cases[i].config) == cases[i].shares) {
+            fail_msg("%s", cases[i].config);
+        }
+    }
+}
+
 static void test_equals_one_by_one(void **state) {
     (void)state;
     struct demo d;
@@ -124,6 +147,60 @@ static void test_equals_one_by_one(void **state) {
         compare(&d, second, cases[i].config, cases[i].shares);
     }
     candid_image_free(second);
+    demo_close(&d);
+}
+
+/* Every request alone gives what it gave among the others. */
+static void expect_same_alone(struct demo *d, const candid_request *requests, size_t n, const char *json) {
+    candid_config *config = demo_config(json);
+    candid_generate_params params = candid_generate_params_default();
+    params.max_new_tokens = 6;
+    params.config = config;
+    const candid_result *many[16];
+    assert_true(n <= sizeof many / sizeof *many);
+    OK(candid_generate_many(d->context, requests, n, &params, NULL, many, error));
+    for (size_t i = 0; i < n; i++) {
+        const candid_result *one;
+        OK(candid_generate(d->context, requests[i].images, requests[i].n_images, requests[i].prompt, &params, &one,
+                           error));
+        expect_same(one, many[i], json, i);
+        candid_result_free(one);
+        candid_result_free(many[i]);
+    }
+    candid_config_free(config);
+}
+
+/* LQCD has a branch where the question is a leading one, PAI where there is an image. */
+static void test_branches_differ(void **state) {
+    (void)state;
+    struct demo d;
+    exact_open(&d, 2);
+    const candid_image *const image = d.image;
+    const char *const leading = "Isn't there a dog in the image?";
+    const candid_request asked[] = {
+        {&image, 1, questions[0]}, {&image, 1, leading},      {&image, 1, questions[1]}, {NULL, 0, "Hello"},
+        {&image, 1, leading},      {&image, 1, questions[2]}, {NULL, 0, leading},
+    };
+    const size_t n = sizeof asked / sizeof *asked;
+    expect_same_alone(&d, asked, n, "{\"lqcd\": true}");
+    expect_same_alone(&d, asked, n, "{\"pai\": true}");
+    expect_same_alone(&d, asked, n, "{\"pai\": true, \"lqcd\": true}");
+    expect_same_alone(&d, asked, 3, "{\"vcd\": {\"first_token_only\": true}, \"lqcd\": true}");
+    expect_same_alone(&d, asked, 3, "{\"lqcd\": true, \"decode\": {\"beams\": 2}}");
+    demo_close(&d);
+}
+
+/* After the image there are fewer tokens than a prompt keeps for itself: what is shared ends within it. */
+static void test_image_at_the_end(void **state) {
+    (void)state;
+    struct demo d;
+    exact_open(&d, 2);
+    const candid_image *const image = d.image;
+    const char *const prompt = "Is there a dog in the image?<image>";
+    const candid_request asked[] = {{&image, 1, prompt}, {&image, 1, prompt}};
+    expect_same_alone(&d, asked, 2, "{\"decode\": {\"beams\": 2}}");
+    expect_same_alone(&d, asked, 2, "{\"cca\": true, \"decode\": {\"beams\": 2}}");
+    expect_same_alone(&d, asked, 2, "{\"cca\": true, \"vcd\": true}");
     demo_close(&d);
 }
 
@@ -190,7 +267,10 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_methods_know_what_they_share),
         cmocka_unit_test(test_equals_one_by_one),
+        cmocka_unit_test(test_branches_differ),
+        cmocka_unit_test(test_image_at_the_end),
         cmocka_unit_test(test_answers_end_at_their_own_time),
         cmocka_unit_test(test_refusals),
     };

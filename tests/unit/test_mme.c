@@ -100,10 +100,64 @@ static void scores(void **state) {
     add(&items, "color", "g.jpg", "no", "yes");
     assert_int_equal(mme_score(&items, NULL, &out, &error), CANDID_ERROR_FORMAT);
     items_free(&items);
+    add(&items, "color", "f.jpg", "yes", "yes");
+    add(&items, "color", "f.jpg", "No", "yes");
+    assert_int_equal(mme_score(&items, NULL, &out, &error), CANDID_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "question 2 of MME: expected the label"));
+    items_free(&items);
     add(&items, "colour", "f.jpg", "yes", "yes");
     assert_int_equal(mme_score(&items, NULL, &out, &error), CANDID_ERROR_FORMAT);
     assert_non_null(strstr(error.message, "\"colour\""));
     assert_int_equal(mme_score(&items, &(struct mme_options){"x"}, &out, &error), CANDID_ERROR_ARGUMENT);
+    items_free(&items);
+}
+
+/*
+ * What the official calculation.py printed for the results of LaVIN that it comes with, sub-tasks and totals to the
+ * last digit. Numbers of right answers and of images with both right are some that give these scores.
+ */
+static void official_scores(void **state) {
+    static const struct {
+        const char *name;
+        int questions, correct, both;
+        double score;
+    } subtasks[MME_SUBTASKS] = {
+        {"existence", 60, 57, 27, 185.0},
+        {"count", 60, 31, 11, 88.33333333333334},
+        {"position", 60, 30, 4, 63.333333333333336},
+        {"color", 60, 29, 8, 75.0},
+        {"posters", 294, 146, 44, 79.59183673469389},
+        {"celebrity", 340, 125, 18, 47.35294117647059},
+        {"scene", 400, 295, 126, 136.75},
+        {"landmark", 400, 222, 76, 93.5},
+        {"artwork", 400, 211, 69, 87.25},
+        {"OCR", 40, 25, 9, 107.5},
+        {"commonsense_reasoning", 140, 74, 24, 87.14285714285714},
+        {"numerical_calculation", 40, 18, 4, 65.0},
+        {"text_translation", 40, 15, 2, 47.5},
+        {"code_reasoning", 40, 14, 3, 50.0},
+    };
+    struct eval_items items = {0};
+    struct eval_scores out;
+    for (int s = 0; s < MME_SUBTASKS; s++) {
+        assert_string_equal(subtasks[s].name, mme_subtasks[s]);
+        for (int i = 0; i < subtasks[s].questions / 2; i++) {
+            const bool both = i < subtasks[s].both, one = i < subtasks[s].correct - subtasks[s].both;
+            char image[16];
+            snprintf(image, sizeof image, "%d.jpg", i);
+            add(&items, subtasks[s].name, image, "yes", both || one ? "yes" : "no");
+            add(&items, subtasks[s].name, image, "no", both ? "no" : "yes");
+        }
+    }
+    assert_int_equal(items.n, 2374);
+    assert_int_equal(mme_score(&items, NULL, &out, NULL), CANDID_OK);
+    for (int s = 0; s < MME_SUBTASKS; s++) {
+        assert_true(number(member(member(out.summary, "subtasks"), mme_subtasks[s]), "score") == subtasks[s].score);
+    }
+    assert_true(number(out.summary, "perception") == 963.6114445778312);
+    assert_true(number(out.summary, "cognition") == 249.64285714285714);
+    assert_true(number(out.summary, "hallucination") == 185.0 + 88.33333333333334 + 63.333333333333336 + 75.0);
+    scores_free(&out);
     items_free(&items);
 }
 
@@ -226,10 +280,8 @@ static void results(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(answers),
-        cmocka_unit_test(scores),
-        cmocka_unit_test(folders),
-        cmocka_unit_test(results),
+        cmocka_unit_test(answers), cmocka_unit_test(scores),  cmocka_unit_test(official_scores),
+        cmocka_unit_test(folders), cmocka_unit_test(results),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -213,7 +213,9 @@ static void undefined(void **state) {
     assert_non_null(strstr(error.message, "\"mine\""));
     add(&items, "popular", NULL, "Yes");
     assert_int_equal(pope_score(&items, NULL, &scores, &error), CANDID_ERROR_FORMAT);
-    assert_non_null(strstr(error.message, "question 4 of 4 has no label"));
+    assert_non_null(strstr(error.message, "question 4 of 4: POPE needs the label \"yes\" or \"no\", found none"));
+    items.items[3].label = "Yes";
+    assert_int_equal(pope_score(&items, NULL, &scores, &error), CANDID_ERROR_FORMAT);
     items_free(&items);
 }
 

@@ -149,10 +149,12 @@ static void instances(void **state) {
     pope_truth_free(&coco);
     candid_error error;
     static const char *const bad[][2] = {
-        {"{\"images\": 1}", "array \"images\", found number 1"},
+        {"{\"images\": 1}", ":1 (byte"},
         {"{\"images\": []}", "array \"categories\", found none"},
-        {"{\"images\": [{\"id\": 1}]}", "images[0]: expected a number \"id\" and a string \"file_name\""},
-        {"{\"images\": [{\"id\": 1, \"file_name\": \"a\"}, {\"id\": 1, \"file_name\": \"b\"}]}", "found 1 twice"},
+        {"{\"images\": [{\"id\": 1}]}", "expected an \"id\" and a string \"file_name\""},
+        {"{\"images\": [{\"id\": 1, \"file_name\": \"a\"}, {\"id\": 1, \"file_name\": \"b\"}], \"categories\": [], "
+         "\"annotations\": []}",
+         "found 1 twice"},
         {"{\"images\": [], \"categories\": []}", "array \"annotations\""},
         {"{\"images\": [], \"categories\": [], \"annotations\": [{\"image_id\": 3}]}",
          "annotations[0]: expected the id of an image"},

@@ -260,11 +260,44 @@ static void labels(void **state) {
     items_free(&items);
 }
 
+static void captions(void **state) {
+    static const char questions[] =
+        "{\"image\": \"COCO_val2014_000000000042.jpg\", \"text\": \"Is there a car in the image?\", \"label\": "
+        "\"no\"}\n"
+        "{\"image\": \"COCO_val2014_000000000042.jpg\", \"text\": \"Is there an orange bus in the imange?\", "
+        "\"label\": "
+        "\"no\"}\n"
+        "{\"image\": \"COCO_val2014_000000000007.jpg\", \"text\": \"hot dog\", \"label\": \"yes\"}\n"
+        "{\"image\": \"COCO_val2014_000000000007.jpg\", \"text\": \"Is there a cat in the image?\", \"label\": "
+        "\"no\"}\n";
+    static const char *const expected[] = {"Yes", "No", "Yes", "No"};
+    struct eval_items items = {0};
+    candid_error error;
+    read_ok("q.jsonl", questions, NULL, &items);
+    const char *path = file("c.jsonl", "{\"image_id\": 42, \"caption\": \"A cardboard box\"}\n"
+                                       "{\"image\": \"x/0007.png\", \"answer\": \"It is hot. A Cat?\"}");
+    assert_int_equal(pope_read_captions(path, &items, NULL), CANDID_OK);
+    for (int i = 0; i < 4; i++) {
+        assert_string_equal(items.items[i].answer, expected[i]);
+    }
+    path = file("c.jsonl", "{\"image_id\": 42, \"caption\": \"A box\"}");
+    assert_int_equal(pope_read_captions(path, &items, &error), CANDID_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "COCO_val2014_000000000007.jpg, which question 3 is about"));
+    path = file("c.jsonl", "{\"image_id\": 42, \"caption\": \"A\"}\n{\"image_id\": \"042\", \"caption\": \"A\"}");
+    assert_int_equal(pope_read_captions(path, &items, &error), CANDID_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "expected one caption of image 42, found two"));
+    path = file("c.jsonl", "{\"image_id\": \"a\", \"caption\": \"A\"}");
+    assert_int_equal(pope_read_captions(path, &items, &error), CANDID_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "c.jsonl:1: expected an image with a number"));
+    unlink(path);
+    items_free(&items);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forms),   cmocka_unit_test(broken_questions),
         cmocka_unit_test(answers), cmocka_unit_test(answers_by_order),
-        cmocka_unit_test(labels),
+        cmocka_unit_test(labels),  cmocka_unit_test(captions),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

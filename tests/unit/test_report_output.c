@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "core/base64.h"
 #include "eval/report/page.h"
 #include "eval/report/report.h"
 #include "eval/report/svg.h"
@@ -76,7 +77,7 @@ static void test_numbers(void **state) {
     assert_string_equal(memory_close(&m), "1,234,567999-1,000–");
     free(m.text);
     memory_open(&m);
-    write_base64(m.f, (const uint8_t *)"foobar", 4);
+    base64_write(m.f, (const uint8_t *)"foobar", 4);
     assert_string_equal(memory_close(&m), "Zm9vYg==");
     free(m.text);
     struct shown p;
@@ -243,7 +244,8 @@ static void test_markdown(void **state) {
                 "baseline |\n|---|---|---|---|---|---|---|---|\n");
     has(m.text, "| greedy | 50.00 (50.00–50.00) | 50.00 (50.00–50.00) |"); /* a resample without yes counts not */
     has(m.text, "| vhr | **87.50** (75.00–100.00) |");
-    has(m.text, " +12.50, p = 1.000 | 1.25 |");
+    has(m.text, " +50.00, p = 0.500 | 1.25 |"); /* random */
+    has(m.text, " −25.00, p = 1.000 | 1.25 |"); /* popular */
     has(m.text,
         "| method | CHAIR\\_s ↓ | CHAIR\\_i ↓ | Recall ↑ | Precision ↑ | F1 ↑ | Length | difference of CHAIR\\_i | "
         "baseline's CHAIR\\_i at this recall | … at this length | time, × baseline |\n");
