@@ -3,16 +3,14 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-usage() {
-    cat <<'TEXT'
-Usage: eval/chair.sh [--coco DIR] [--out DIR] [options of candid eval]
+usage() { cat <<'TEXT'
+Usage: eval/chair.sh OUT [--coco DIR] [options of candid eval]
 
-Has the images described, looks for objects that are not there and writes DIR/report.html and DIR/report.md. The
-baseline, greedy decoding, runs first, then each --config.
+Has the images described, looks for objects that are not there and writes OUT/report.html and OUT/report.md. The
+baseline, greedy decoding, runs first, then each --config. Called again, the script goes on where it ended.
 
   --coco DIR       COCO 2014: images in DIR/val2014, instances_val2014.json and captions_val2014.json in
                    DIR/annotations; --truth, --reference or --truth-cache take their place
-  --out DIR        folder of the results, default results/chair; called again, the script goes on where it ended
 
 The protocol is that of OPERA, eval/protocols/chair-opera-512.json, unless --protocol names another. It needs NLTK's
 tagger (candid chair import-tagger). Without --coco the 200 scenes of models/demo/heldout are described by the embedded
@@ -20,17 +18,19 @@ model. All other options go to candid eval: --model, --mmproj, --config, --limit
 The program is $CANDID, else build/release/candid beside the scripts, else candid in PATH.
 TEXT
 }
-
 die() { printf 'chair.sh: error: %s\n' "$*" >&2; exit 2; }
 
-coco='' out=results/chair protocol='' own_truth='' parts='' options=()
+coco='' protocol='' own_truth='' parts='' options=()
+case ${1:--} in
+    -h | --help) usage && exit ;;
+    -*) usage >&2 && exit 2 ;;
+esac
+out=$1 && shift
 while [ $# -gt 0 ]; do
     case $1 in
-        -h | --help) usage && exit ;;
-        --coco | --out | --protocol)
+        --coco | --protocol)
             [ $# -ge 2 ] || die "$1 needs a value"
-            declare "${1#--}=$2"
-            shift 2 ;;
+            declare "${1#--}=$2" && shift 2 ;;
         *)
             case $1 in
                 --plan | --shard | --shard=*) parts=yes ;; # nothing to report yet
@@ -50,7 +50,6 @@ fi
 
 candid=${CANDID:-$root/build/release/candid}
 [ -n "${CANDID:-}" ] || [ -x "$candid" ] || candid=candid
-mkdir -p "$out"
 code=0
 "$candid" eval chair --images "$images" --out "$out" --resume ${protocol:+--protocol "$protocol"} "${first[@]}" \
     "${truth[@]}" "${options[@]}" || code=$?

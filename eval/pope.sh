@@ -3,16 +3,15 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-usage() {
-    cat <<'TEXT'
-Usage: eval/pope.sh [--coco DIR --questions DIR] [--out DIR] [options of candid eval]
+usage() { cat <<'TEXT'
+Usage: eval/pope.sh OUT [--coco DIR --questions DIR] [options of candid eval]
 
-Asks the questions of POPE's three splits (random, popular, adversarial), scores the answers and writes DIR/report.html
-and DIR/report.md. The baseline, greedy decoding, runs first, then each --config.
+Asks the questions of POPE's three splits (random, popular, adversarial), scores the answers and writes OUT/report.html
+and OUT/report.md. The baseline, greedy decoding, runs first, then each --config. Called again,
+the script goes on where it ended.
 
   --coco DIR       COCO 2014, the images in DIR/val2014
   --questions DIR  output/coco of github.com/RUCAIBox/POPE, with coco_pope_random.json and the two others
-  --out DIR        folder of the results, default results/pope; called again, the script goes on where it ended
 
 The protocol is that of LLaVA, eval/protocols/pope-llava.json, unless --protocol names another. Without --coco the 200
 scenes of models/demo/heldout are asked about as they are, by the embedded model where --model names no other.
@@ -20,17 +19,19 @@ All other options go to candid eval: --model, --mmproj, --config, --limit, --thr
 The program is $CANDID, else build/release/candid beside the scripts, else candid in PATH.
 TEXT
 }
-
 die() { printf 'pope.sh: error: %s\n' "$*" >&2; exit 2; }
 
-coco='' questions='' out=results/pope protocol='' parts='' options=()
+coco='' questions='' protocol='' parts='' options=()
+case ${1:--} in
+    -h | --help) usage && exit ;;
+    -*) usage >&2 && exit 2 ;;
+esac
+out=$1 && shift
 while [ $# -gt 0 ]; do
     case $1 in
-        -h | --help) usage && exit ;;
-        --coco | --questions | --out | --protocol)
+        --coco | --questions | --protocol)
             [ $# -ge 2 ] || die "$1 needs a value"
-            declare "${1#--}=$2"
-            shift 2 ;;
+            declare "${1#--}=$2" && shift 2 ;;
         *)
             case $1 in --plan | --shard | --shard=*) parts=yes ;; esac # nothing to report yet
             options+=("$1") && shift ;;
@@ -51,7 +52,6 @@ done
 
 candid=${CANDID:-$root/build/release/candid}
 [ -n "${CANDID:-}" ] || [ -x "$candid" ] || candid=candid
-mkdir -p "$out"
 code=0
 "$candid" eval pope --images "$images" --out "$out" --resume ${protocol:+--protocol "$protocol"} "${options[@]}" || code=$?
 [ $code -le 1 ] && [ -z "$parts" ] && compgen -G "$out/*.json" >/dev/null || exit $code # 1: some images failed

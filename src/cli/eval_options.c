@@ -109,7 +109,7 @@ static bool take(const struct own_option *option, const char *value, struct eval
     return false;
 }
 
-#define N_OWN 31
+#define N_OWN 32
 
 static void own_options(struct eval_options *o, struct own_option out[N_OWN + 1]) {
     const struct own_option all[N_OWN + 1] = {
