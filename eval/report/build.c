@@ -200,7 +200,7 @@ static candid_status check_names(const struct report_group *g, candid_error *err
 
 static candid_status build_group(struct report_group *g, const struct report_options *o, candid_error *error) {
     g->rules = report_benchmark(g->benchmark);
-    g->baseline = strcmp(g->runs[0]->name, o->baseline ? o->baseline : "greedy") == 0 ? 0 : SIZE_MAX;
+    g->baseline = strcmp(g->runs[0]->name, o->baseline) == 0 ? 0 : SIZE_MAX;
     TRY(check_names(g, error));
     TRY(align_group(g, o->common, error));
     TRY(align_check(g, error));
@@ -238,6 +238,16 @@ static void sort_runs(struct report_run **runs, size_t n, const char *baseline) 
     }
 }
 
+/* The name that candid eval gives to the run without a method: greedy, or sampled where the temperature is not 0. */
+static const char *default_baseline(struct report_run *const *runs, size_t n) {
+    bool greedy = false, sampled = false;
+    for (size_t r = 0; r < n; r++) {
+        greedy = greedy || strcmp(runs[r]->name, "greedy") == 0;
+        sampled = sampled || strcmp(runs[r]->name, "sampled") == 0;
+    }
+    return sampled && !greedy ? "sampled" : "greedy";
+}
+
 candid_status report_build(struct report_run *const *runs, size_t n, const struct report_options *options,
                            struct report *out, candid_error *error) {
     *out = (struct report){.options = *options, .n_runs = n};
@@ -248,7 +258,10 @@ candid_status report_build(struct report_run *const *runs, size_t n, const struc
         return fail_memory(error, "the runs", n * sizeof *out->groups);
     }
     memcpy(out->runs, runs, n * sizeof *runs);
-    sort_runs(out->runs, n, options->baseline ? options->baseline : "greedy");
+    if (!out->options.baseline) {
+        out->options.baseline = default_baseline(runs, n);
+    }
+    sort_runs(out->runs, n, out->options.baseline);
     for (size_t r = 0; r < n; r++) {
         struct report_group *last = out->n_groups > 0 ? &out->groups[out->n_groups - 1] : NULL;
         if (last && strcmp(last->benchmark, out->runs[r]->benchmark) == 0) {
@@ -260,7 +273,7 @@ candid_status report_build(struct report_run *const *runs, size_t n, const struc
     }
     candid_status status = CANDID_OK;
     for (size_t g = 0; g < out->n_groups && status == CANDID_OK; g++) {
-        status = build_group(&out->groups[g], options, error);
+        status = build_group(&out->groups[g], &out->options, error);
     }
     if (status != CANDID_OK) {
         report_free(out);

@@ -10,7 +10,7 @@
 #include "eval/report/write.h"
 
 int page_colour(const struct report *report, const struct report_group *g, size_t run) {
-    const char *baseline = report->options.baseline ? report->options.baseline : "greedy";
+    const char *baseline = report->options.baseline;
     const char *name = g->runs[run]->name;
     if (strcmp(name, baseline) == 0) {
         return 0;

@@ -113,6 +113,7 @@ static candid_status check_settings(struct report_group *g, candid_error *error)
         {"settings.jpeg_decoder", "JPEG decoder"},
         {"settings.conversation", "conversation template"},
         {"settings.prompt", "prompt"},
+        {"settings.cut", "text left out of the questions"},
         {"settings.suffix", "suffix of the questions"},
         {"settings.max_new_tokens", "limit of new tokens"},
         {"settings.temperature", "temperature"},
@@ -135,7 +136,7 @@ static candid_status check_settings(struct report_group *g, candid_error *error)
     if (sources_differ(g)) {
         TRY(align_warn(g, error, "The runs differ in more than the method. Their question files are not the same."));
     }
-    if (describe_difference(g, "settings.threads", text, sizeof text) ||
+    if (describe_difference(g, "threads", text, sizeof text) ||
         describe_difference(g, "settings.batch", text, sizeof text)) {
         TRY(align_warn(g, error, "Threads or batch size are not the same (%s): speeds do not compare.", text));
     }

@@ -109,7 +109,7 @@ struct report_group {
 
 struct report_options {
     const char *title;    /* NULL: a title of its own */
-    const char *baseline; /* NULL: "greedy" */
+    const char *baseline; /* NULL: "greedy", or "sampled" where no run has that name */
     bool common;          /* compare on the questions that all runs share */
     size_t resamples;     /* of the bootstrap; 0: no intervals */
     uint64_t seed;

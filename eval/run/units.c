@@ -17,8 +17,14 @@ candid_status eval_prompt_of(const struct eval_prompt *p, const struct eval_item
     if (!*out) {
         return fail_memory(error, "a prompt", size);
     }
-    memcpy(*out, text, strlen(text));
-    memcpy(*out + strlen(text), suffix, strlen(suffix) + 1);
+    char *to = *out;
+    const char *cut = item->question && p->cut && p->cut[0] ? p->cut : NULL;
+    for (const char *place; cut && (place = strstr(text, cut)); text = place + strlen(cut)) {
+        memcpy(to, text, (size_t)(place - text));
+        to += place - text;
+    }
+    strcpy(to, text);
+    strcat(to, suffix);
     return CANDID_OK;
 }
 

@@ -6,10 +6,11 @@
 
 #include "eval/common/items.h"
 
-/* Items are asked `question` + suffix, or where they have no question the prompt. Borrowed. */
+/* Items are asked `question` without `cut`, then suffix; or where they have no question the prompt. Borrowed. */
 struct eval_prompt {
     const char *prompt; /* may be NULL where all items have a question */
     const char *suffix; /* "" */
+    const char *cut;    /* NULL: nothing is left out */
 };
 
 /* What a model is asked about item i, malloc'd. */

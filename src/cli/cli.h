@@ -61,6 +61,9 @@ int options_parse(int argc, char **argv, const char *help, struct run_options *o
 
 void options_free(struct run_options *o);
 
+/* Of a long option without its dashes: 1 it takes a value, 0 it takes none, -1 there is none of that name. */
+int options_kind(const char *name);
+
 /* Text of the option list for --help. */
 extern const char options_help[];
 

@@ -204,6 +204,11 @@ static bool check_images(const struct evaluation *e) {
     return true;
 }
 
+struct eval_prompt eval_prompt(const struct evaluation *e) {
+    const char *prompt = e->o->run.prompt ? e->o->run.prompt : e->bench->prompt;
+    return (struct eval_prompt){.prompt = prompt, .suffix = e->o->suffix, .cut = e->o->cut};
+}
+
 int evaluation_prepare(struct eval_options *o, struct evaluation *out) {
     *out = (struct evaluation){.o = o, .bench = benchmark_find(o->benchmark)};
     if (!out->bench) {

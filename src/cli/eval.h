@@ -27,7 +27,8 @@ struct eval_options {
     const char *benchmark;
     struct run_options run; /* model, prompt, generation */
     struct texts questions, labels, truth, references, configs, assignments;
-    const char *images, *truth_cache, *mode, *truth_mode, *tagger, *synonyms, *list, *rule, *suffix, *out, *name, *also;
+    const char *images, *truth_cache, *mode, *truth_mode, *tagger, *synonyms, *list, *rule, *suffix, *cut, *out, *name,
+        *also;
     const char *amber_data, *similarity;
     bool plan, strict, no_baseline, resume, one_by_one;
     int limit, sample, batch, image_tokens;
@@ -38,13 +39,17 @@ struct eval_options {
     int argc;
     char **extra; /* [n_extra] a protocol's options, owned */
     int n_extra;
-    cJSON *protocol;
     cJSON *arguments; /* array: the command line again, without what does not decide answers or scores */
 };
 
 /* Parses argv[1..] (argv[0] is "eval"), a protocol's options first. Prints problems; *done: help was printed. */
 int eval_options_parse(int argc, char **argv, struct eval_options *out, bool *done);
 void eval_options_free(struct eval_options *o);
+
+/* Reads a protocol's options into o->extra, each as "--name=value" or "--name". Prints problems. */
+bool eval_protocol_read(const char *path, struct eval_options *o);
+/* Of an option without its dashes: 1 it takes a value, 0 it takes none, -1 there is none of that name. */
+int eval_option_kind(const char *name);
 
 struct evaluation;
 
@@ -87,6 +92,8 @@ candid_status evaluation_items(struct evaluation *e, struct eval_items *items, c
 /* Opens model and context. */
 int evaluation_open(struct evaluation *e);
 void evaluation_free(struct evaluation *e);
+/* How its questions are asked. */
+struct eval_prompt eval_prompt(const struct evaluation *e);
 
 /* What decides the answers, for summary and run id: "settings", "data", "config". The caller deletes it. */
 cJSON *eval_about(const struct evaluation *e, const struct eval_config *config);

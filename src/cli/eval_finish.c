@@ -50,7 +50,8 @@ static cJSON *settings_json(const struct evaluation *e) {
     cJSON_AddStringToObject(s, "preprocess", preprocess[g->preprocess]);
     cJSON_AddStringToObject(s, "jpeg_decoder", jpeg_decoder_name());
     add_text(s, "conversation", r->conversation);
-    add_text(s, "prompt", r->prompt ? r->prompt : e->bench->prompt);
+    add_text(s, "prompt", eval_prompt(e).prompt);
+    add_text(s, "cut", e->o->cut);
     cJSON_AddStringToObject(s, "suffix", e->o->suffix);
     cJSON_AddNumberToObject(s, "max_new_tokens", g->max_new_tokens);
     cJSON_AddNumberToObject(s, "temperature", (double)g->temperature);

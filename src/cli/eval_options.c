@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "cli/eval.h"
-#include "core/json.h"
 
 static const char help_text[] =
     "Usage: candid eval BENCHMARK --images DIR --out DIR [options]     run a benchmark\n"
@@ -26,6 +25,7 @@ static const char help_text[] =
     "  --sample-seed N         its seed, default 0\n"
     "  --limit N               the first N images only\n"
     "  --suffix TEXT           put after every question; \\n is a line break\n"
+    "  --cut TEXT              leave TEXT out of every question, before the suffix is put after it\n"
     "  --protocol FILE         options from a file such as eval/protocols/pope-llava.json; those given here win\n"
     "Scores:\n"
     "  --rule NAME|all         pope: how answers are read (candid pope rules), default official; mme: official,\n"
@@ -49,7 +49,8 @@ static const char help_text[] =
     "  --batch N               requests answered side by side (default: an image's questions; 8 captions)\n"
     "  --one-by-one            share nothing, as public scripts do: for comparison\n"
     "  --strict                end at the first image that cannot be read\n"
-    "  --plan                  count images and tokens, run nothing; without --model for LLaVA-1.5, estimated\n"
+    "  --plan                  count images and tokens, show the first prompt, run nothing; without --model for\n"
+    "                          LLaVA-1.5, estimated\n"
     "  --image-tokens N        of --plan: visual tokens per image\n"
     "\n";
 
@@ -108,7 +109,7 @@ static bool take(const struct own_option *option, const char *value, struct eval
     return false;
 }
 
-#define N_OWN 31
+#define N_OWN 32
 
 static void own_options(struct eval_options *o, struct own_option out[N_OWN + 1]) {
     const struct own_option all[N_OWN + 1] = {
@@ -129,6 +130,7 @@ static void own_options(struct eval_options *o, struct own_option out[N_OWN + 1]
         {"--sample-seed", NUMBER, &o->sample_seed, false, 0},
         {"--limit", NUMBER, &o->limit, false, 1},
         {"--suffix", TEXT, &o->suffix, false, 0},
+        {"--cut", TEXT, &o->cut, false, 0},
         {"--rule", TEXT, &o->rule, false, 0},
         {"--batch", NUMBER, &o->batch, false, 1},
         {"--config", TEXTS, &o->configs, true, 0},
@@ -172,38 +174,16 @@ static int take_own(struct eval_options *o, int argc, char **argv, int *i) {
     return 0;
 }
 
-/* ---- protocols ----------------------------------------------------------------------------------- */
-
-/* The options of a protocol as arguments, before those given. *out: owned by the caller, its texts by o->protocol. */
-static bool protocol_arguments(struct eval_options *o, const char *path, char ***out, int *n) {
-    struct json file = {0};
-    candid_error error;
-    if (json_read(path, 1 << 20, &file, &error) != CANDID_OK) {
-        complain("%s", error.message);
-        return false;
-    }
-    cJSON *options = cJSON_DetachItemFromObjectCaseSensitive(file.root, "options");
-    const bool right = cJSON_IsObject(options);
-    if (!right) {
-        complain("%s: expected an object \"options\"", path);
-    }
-    json_free(&file);
-    o->protocol = options;
-    *out = calloc(2 * (size_t)cJSON_GetArraySize(options) + 1, sizeof **out);
-    *n = 0;
-    for (cJSON *item = right && *out ? options->child : NULL; item; item = item->next) {
-        char *name = malloc(strlen(item->string) + 3), *value = NULL;
-        if (name) {
-            strcpy(name, "--");
-            strcat(name, item->string);
-        }
-        (*out)[(*n)++] = name;
-        if (!cJSON_IsBool(item)) {
-            value = cJSON_IsString(item) ? strdup(item->valuestring) : cJSON_PrintUnformatted(item);
-            (*out)[(*n)++] = value;
+int eval_option_kind(const char *name) {
+    struct eval_options none;
+    struct own_option options[N_OWN + 1];
+    own_options(&none, options);
+    for (const struct own_option *option = options; option->name; option++) {
+        if (strcmp(name, option->name + 2) == 0) {
+            return option->kind != FLAG;
         }
     }
-    return right;
+    return options_kind(name);
 }
 
 /* ---- all ----------------------------------------------------------------------------------------- */
@@ -273,6 +253,28 @@ static bool split_arguments(struct eval_options *o, int argc, char **argv) {
     return true;
 }
 
+/* Takes --protocol FILE out of argv: its options stand before all others. */
+static bool take_protocol(int *argc, char **argv, const char **path) {
+    for (int i = 2; i < *argc;) {
+        const char *const name = "--protocol";
+        const bool joined = strncmp(argv[i], "--protocol=", 11) == 0;
+        if (!joined && strcmp(argv[i], name) != 0) {
+            i++;
+            continue;
+        }
+        const int n = joined ? 1 : 2;
+        if (*path || i + n > *argc) {
+            complain("%s %s", name,
+                     *path ? "can be given once; put the options of both into one file" : "needs a value");
+            return false;
+        }
+        *path = joined ? argv[i] + 11 : argv[i + 1];
+        memmove(argv + i, argv + i + n, (size_t)(*argc - i - n) * sizeof *argv);
+        *argc -= n;
+    }
+    return true;
+}
+
 int eval_options_parse(int argc, char **argv, struct eval_options *o, bool *done) {
     *o = (struct eval_options){.shard = 1, .n_shards = 1, .arguments = cJSON_CreateArray()};
     *done = true;
@@ -285,31 +287,17 @@ int eval_options_parse(int argc, char **argv, struct eval_options *o, bool *done
         return EXIT_OK;
     }
     o->benchmark = argv[1];
-    char **extra = NULL;
-    int n_extra = 0;
-    bool good = true;
-    for (int i = 2; good && i + 1 < argc; i++) {
-        if (strcmp(argv[i], "--protocol") == 0) {
-            good = !extra && protocol_arguments(o, argv[i + 1], &extra, &n_extra);
-        }
+    const char *protocol = NULL;
+    if (!take_protocol(&argc, argv, &protocol) || (protocol && !eval_protocol_read(protocol, o))) {
+        return EXIT_USAGE;
     }
-    o->extra = extra;
-    o->n_extra = n_extra;
-    o->argv = calloc((size_t)(argc + n_extra) + 1, sizeof *o->argv);
-    good = good && o->argv;
-    if (good) {
-        o->argv[o->argc++] = argv[0];
-        good = split_arguments(o, n_extra, extra);
+    o->argv = calloc((size_t)(argc + o->n_extra) + 1, sizeof *o->argv);
+    if (!o->argv) {
+        complain("out of memory");
+        return EXIT_USAGE;
     }
-    for (int i = 2; good && i < argc; i++) { /* its options stand before */
-        if (strcmp(argv[i], "--protocol") == 0) {
-            memmove(argv + i, argv + i + 2, (size_t)(argc - i - 2) * sizeof *argv);
-            argc -= 2;
-            i--;
-        }
-    }
-    good = good && split_arguments(o, argc - 2, argv + 2);
-    if (!good) {
+    o->argv[o->argc++] = argv[0];
+    if (!split_arguments(o, o->n_extra, o->extra) || !split_arguments(o, argc - 2, argv + 2)) {
         return EXIT_USAGE;
     }
     const int code = options_parse(o->argc, o->argv, help_text, &o->run, done);
@@ -331,6 +319,5 @@ void eval_options_free(struct eval_options *o) {
     free(o->extra);
     free(o->argv);
     free(o->suffix_memory);
-    cJSON_Delete(o->protocol);
     cJSON_Delete(o->arguments);
 }

@@ -1,9 +1,11 @@
 /* candid eval --plan: what a run would take. */
-#include "cli/eval.h"
+#include <stdlib.h>
 
 #include "api/handles.h"
+#include "cli/eval.h"
 #include "eval/run/plan.h"
 #include "interventions/config.h"
+#include "lm/prompt.h"
 
 /* What prompts become without running anything: a tokenizer is enough. */
 struct plan_model {
@@ -53,7 +55,7 @@ static const char *blocker(const candid_config *config) {
 }
 
 static int plan_one(struct evaluation *e, const struct eval_config *config, const struct eval_tokens *tokens) {
-    const struct eval_prompt prompt = {e->o->run.prompt ? e->o->run.prompt : e->bench->prompt, e->o->suffix};
+    const struct eval_prompt prompt = eval_prompt(e);
     const char *method = blocker(config->config);
     struct eval_plan p;
     candid_error error;
@@ -76,11 +78,41 @@ static int plan_one(struct evaluation *e, const struct eval_config *config, cons
     return EXIT_OK;
 }
 
+/* What the model reads for the first question, on one line: line breaks as \n. */
+static int print_first_prompt(const struct evaluation *e, const struct eval_tokens *tokens) {
+    const struct eval_prompt prompt = eval_prompt(e);
+    char *request = NULL, *text = NULL;
+    candid_error error;
+    candid_status status = eval_prompt_of(&prompt, &e->items.items[0], &request, &error);
+    if (status == CANDID_OK) {
+        status = prompt_render(tokens->conversation, request, 1, &text, &error);
+    }
+    if (status != CANDID_OK) {
+        complain("%s", error.message);
+    } else {
+        fputs("first prompt: ", stdout);
+        for (const char *at = text; *at; at++) {
+            if (*at == '\n') {
+                fputs("\\n", stdout);
+            } else {
+                putchar((unsigned char)*at < ' ' || *at == 0x7F ? '?' : *at);
+            }
+        }
+        putchar('\n');
+    }
+    free(request);
+    free(text);
+    return status == CANDID_OK ? EXIT_OK : EXIT_ITEM;
+}
+
 int eval_plan(struct evaluation *e) {
     struct plan_model m;
     int code = open_tokens(e, &m);
     for (size_t i = 0; code == EXIT_OK && i < e->n_configs; i++) {
         code = plan_one(e, &e->configs[i], &m.tokens);
+    }
+    if (code == EXIT_OK && e->items.n > 0) {
+        code = print_first_prompt(e, &m.tokens);
     }
     if (code == EXIT_OK) {
         printf("%d visual tokens per image; %s\n", m.tokens.image_tokens, m.source);

@@ -56,7 +56,7 @@ static int run_open(struct evaluation *e, const struct eval_config *config, cons
                            .params = &params,
                            .items = &e->items,
                            .units = &e->units,
-                           .prompt = {o->run.prompt ? o->run.prompt : e->bench->prompt, o->suffix},
+                           .prompt = eval_prompt(e),
                            .images = o->images,
                            .run = run,
                            .batch = (size_t)(o->batch > 0 ? o->batch : e->bench->batch),

@@ -97,6 +97,15 @@ static const struct option long_options[] = {
     {0},
 };
 
+int options_kind(const char *name) {
+    for (const struct option *option = long_options; option->name; option++) {
+        if (strcmp(name, option->name) == 0) {
+            return option->has_arg != no_argument;
+        }
+    }
+    return -1;
+}
+
 static bool parse_int(const char *option, const char *text, long min, long max, int *out) {
     char *end;
     errno = 0;

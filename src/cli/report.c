@@ -20,7 +20,7 @@ static const char help[] =
     "  --markdown FILE     tables for a README (- for stdout)\n"
     "  --csv FILE          one value per line, exact (- for stdout)\n"
     "  --title TEXT        of the page\n"
-    "  --baseline NAME     the run that others are compared with (default greedy)\n"
+    "  --baseline NAME     the run that others are compared with (default greedy, else sampled)\n"
     "  --common            compare on the questions that all runs answered, instead of refusing others\n"
     "  --bootstrap N       resamples of the images for intervals (default 10000; 0: none)\n"
     "  --seed N            of the resampling (default 0)\n"
@@ -131,13 +131,15 @@ static int add_run(struct run_list *list, const char *path, candid_error *error)
     return EXIT_OK;
 }
 
-/* A summary of candid eval or candid score, and no other JSON file that lies about. */
-static bool is_summary(const char *path) {
+/* A summary of candid eval or candid score, and no other JSON file that lies about. *shard: one of a part of a run. */
+static bool is_summary(const char *path, bool *shard) {
     struct json json;
+    *shard = false;
     if (json_read(path, (size_t)64 << 20, &json, NULL) != CANDID_OK) {
         return false;
     }
     const bool yes = json_find(json.root, "candid_run") || json_find(json.root, "candid_score");
+    *shard = yes && json_find(json.root, "shard");
     json_free(&json);
     return yes;
 }
@@ -147,22 +149,29 @@ static int is_json(const struct dirent *entry) {
     return entry->d_name[0] != '.' && n > 5 && strcmp(entry->d_name + n - 5, ".json") == 0;
 }
 
+/* Parts of runs are left out: candid eval merge makes runs of them. */
 static int add_directory(struct run_list *list, const char *directory, candid_error *error) {
     struct dirent **entries = NULL;
     const int n = scandir(directory, &entries, is_json, alphasort);
     int code = EXIT_OK;
     const size_t before = list->n;
+    size_t n_shards = 0;
     for (int i = 0; i < n; i++) {
         char *path = NULL;
+        bool shard;
         if (code == EXIT_OK && file_join(directory, entries[i]->d_name, &path, error) == CANDID_OK &&
-            is_summary(path)) {
-            code = add_run(list, path, error);
+            is_summary(path, &shard)) {
+            code = shard ? code : add_run(list, path, error);
+            n_shards += shard;
         }
         free(path);
         free(entries[i]);
     }
     free(entries);
-    if (code == EXIT_OK && list->n == before) {
+    if (code == EXIT_OK && list->n == before && n_shards > 0) {
+        complain("%s: found parts of runs only; candid eval merge %s joins them", directory, directory);
+        code = EXIT_USAGE;
+    } else if (code == EXIT_OK && list->n == before) {
         complain("%s: expected a directory with runs of candid eval or scores of candid score, found none", directory);
         code = EXIT_USAGE;
     }

@@ -339,12 +339,12 @@ static void test_unfair(void **state) {
     static const char *const rest[2] = {
         ",\"binary\":{\"version\":\"1\"},\"model\":{\"sha256\":\"aa\"},\"settings\":{\"precision\":\"exact\","
         "\"prompt\":"
-        "\"p\",\"threads\":2},\"data\":{\"sources\":[{\"sha256\":\"1\"}]},\"scores\":{\"rule\":\"official\",\"splits\":"
+        "\"p\"},\"threads\":2,\"data\":{\"sources\":[{\"sha256\":\"1\"}]},\"scores\":{\"rule\":\"official\",\"splits\":"
         "{"
         "\"all\":{\"accuracy\":0.25}}}}",
-        ",\"binary\":{\"version\":\"2\"},\"model\":{\"sha256\":\"bb\"},\"settings\":{\"precision\":\"fast\","
+        ",\"binary\":{\"version\":\"2\"},\"model\":{\"sha256\":\"bb\"},\"settings\":{\"precision\":\"fast\"},"
         "\"threads\":"
-        "1},\"data\":{\"sources\":[{\"sha256\":\"2\"}]},\"scores\":{\"rule\":\"vcd\"}}",
+        "1,\"data\":{\"sources\":[{\"sha256\":\"2\"}]},\"scores\":{\"rule\":\"vcd\"}}",
     };
     for (int i = 0; i < 2; i++) {
         char summary[700];
