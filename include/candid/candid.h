@@ -319,8 +319,9 @@ typedef struct candid_sharing {
  * most; why_not says so.
  *
  * On the exact path answers are those of candid_generate, bit for bit; the fast path may round differently, as more
- * rows go through it at a time. Time and bytes of shared work are divided evenly among the results' stats. on_text of
- * params is not called. sharing may be NULL.
+ * rows go through it at a time. Time and bytes of shared work are divided evenly among the results' stats; in
+ * `interventions`, "shared_tokens" and "kv_bytes" tell of all requests together. on_text of params is not called.
+ * sharing may be NULL.
  *
  * out: [n]; on success the caller frees each with candid_result_free. On failure none is to be freed, and the message
  * tells the number of the request where it is one's own.

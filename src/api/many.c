@@ -381,6 +381,9 @@ candid_status candid_generate_many(candid_context *c, const candid_request *requ
                      .params = &params,
                      .observer = {.cancelled = params.should_cancel, .user_data = params.should_cancel_user_data},
                      .sharing = {.struct_size = sizeof(candid_sharing)}};
+    if (sharing) { /* results must not be lost to a wrong struct_size at the end */
+        TRY(params_write(sharing, &m.sharing, sizeof m.sharing, "candid_sharing", error));
+    }
     if (n > INT_MAX / 2) {
         return fail(error, CANDID_ERROR_ARGUMENT, "candid_generate_many: %zu requests are too many", n);
     }

@@ -174,14 +174,13 @@ candid_status generate(const struct generation *g, struct generated *out, candid
     return status;
 }
 
-/* What was counted for all of n questions, which is in the first, becomes the share of each. */
+/* Times and bytes of all of n questions, which are in the first, become the share of each. */
 static void divide(struct generated *outs, int n) {
     const candid_stats all = outs->stats;
     for (int i = 0; i < n; i++) {
         outs[i].stats.prefill_ms = all.prefill_ms / n;
         outs[i].stats.decode_ms = all.decode_ms / n;
         outs[i].stats.decode_bytes = all.decode_bytes / n;
-        outs[i].kv_bytes = outs->kv_bytes;
     }
 }
 

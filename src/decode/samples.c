@@ -81,6 +81,21 @@ static candid_status take_token(struct sample *s, float *logits, candid_error *e
     return CANDID_OK;
 }
 
+/* A step of the group, whose rows are counted for the questions that take part in it. running: [n] their answers. */
+static candid_status take_step(struct group *group, struct sample *samples, const int *running, int n,
+                               const int32_t *tokens, candid_error *error) {
+    struct generated taken = {0};
+    TRY(counted_step(samples[running[0]].g, group, tokens, &taken, error));
+    samples[0].out->stats.decode_bytes += taken.stats.decode_bytes;
+    for (int i = 0; i < n; i++) {
+        struct generated *out = samples[running[i]].out;
+        out->n_steps += i == 0 || out != samples[running[i - 1]].out;
+        out->n_rows += taken.n_rows / n;
+        out->kv_bytes = taken.kv_bytes > out->kv_bytes ? taken.kv_bytes : out->kv_bytes;
+    }
+    return CANDID_OK;
+}
+
 /* One token for each of n answers that go on, then a step; those that are over leave the group. running: [n] their
  * numbers, in the group's order. Returns how many are left by *n. */
 static candid_status advance(struct group *group, struct sample *samples, int *running, int *n, candid_error *error) {
@@ -104,7 +119,7 @@ static candid_status advance(struct group *group, struct sample *samples, int *r
         if (left < *n) {
             TRY(group_reorder(group, parents, left, error));
         }
-        TRY(counted_step(g, group, tokens, samples[0].out, error));
+        TRY(take_step(group, samples, running, left, tokens, error));
     }
     *n = left;
     return CANDID_OK;

@@ -18,7 +18,7 @@ candid_status opera_run(const struct generation *g, struct generated *out, candi
 /* Keeps out->kv_bytes: what the cache of g->seq has in use, and `elsewhere` bytes. */
 void note_kv_bytes(const struct generation *g, size_t elsewhere, struct generated *out);
 
-/* group_step() with the counters kept: of the step itself in `out`. */
+/* group_step() with the counters of `out` kept. */
 candid_status counted_step(const struct generation *g, struct group *group, const int32_t *tokens,
                            struct generated *out, candid_error *error);
 

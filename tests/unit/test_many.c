@@ -53,6 +53,16 @@ static const struct {
     {"{\"act\": true}", false, false},
 };
 
+/* The search of each took the same steps; the cache is that of all. */
+static void expect_same_steps(const candid_result *one, const candid_result *many) {
+    const char *x = strstr(one->interventions, "\"steps\""), *y = strstr(many->interventions, "\"steps\"");
+    assert_true((x == NULL) == (y == NULL));
+    if (x) {
+        const char *end = strstr(x, "\"kv_bytes\"");
+        assert_true(strncmp(x, y, end ? (size_t)(end - x) : strlen(x)) == 0);
+    }
+}
+
 static void expect_same(const candid_result *one, const candid_result *many, const char *config, size_t i) {
     if (strcmp(one->text, many->text) != 0 || one->stats.fingerprint != many->stats.fingerprint) {
         fail_msg("%s, request %zu: alone \"%s\" (%08x), among others \"%s\" (%08x)", config ? config : "no method", i,
@@ -64,6 +74,7 @@ static void expect_same(const candid_result *one, const candid_result *many, con
     assert_int_equal(one->stats.n_prompt, many->stats.n_prompt);
     assert_int_equal(one->stats.n_generated, many->stats.n_generated);
     assert_int_equal(one->n_answers, many->n_answers);
+    expect_same_steps(one, many);
     for (size_t k = 0; k < one->n_answers; k++) {
         assert_string_equal(one->answers[k].text, many->answers[k].text);
         assert_true(one->answers[k].score == many->answers[k].score);
@@ -227,8 +238,8 @@ static void test_answers_end_at_their_own_time(void **state) {
     demo_close(&d);
 }
 
-static bool always(void *unused) {
-    (void)unused;
+static bool always(void *n_polls) {
+    ++*(int *)n_polls;
     return true;
 }
 
@@ -259,7 +270,14 @@ static void test_refusals(void **state) {
     free(longer);
 
     const candid_request good[] = {{&image, 1, "a"}, {&image, 1, "b"}};
+    int n_polls = 0;
     params.should_cancel = always;
+    params.should_cancel_user_data = &n_polls;
+    candid_sharing unversioned = {0};
+    assert_int_equal(candid_generate_many(d.context, good, 2, &params, &unversioned, results, &problem),
+                     CANDID_ERROR_ARGUMENT);
+    assert_non_null(strstr(problem.message, "candid_sharing: struct_size is 0"));
+    assert_int_equal(n_polls, 0); /* before any work */
     assert_int_equal(candid_generate_many(d.context, good, 2, &params, NULL, results, &problem),
                      CANDID_ERROR_CANCELLED);
     demo_close(&d);
