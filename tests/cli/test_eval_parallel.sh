@@ -5,7 +5,7 @@ demo=$SOURCE_DIR/models/demo/heldout
 cd "$work" || exit 1
 export CANDID
 options=(--images "$demo/images" --questions "$demo/questions_random.jsonl" --questions "$demo/questions_popular.jsonl"
-    --limit 30 --threads 1 --config "$SOURCE_DIR/configs/pai.json")
+    --limit 12 --threads 1 --config "$SOURCE_DIR/configs/pai.json")
 value() { grep -o "\"$2\":[^,}]*" "$1" | head -1; }
 
 run 0 "$CANDID" eval pope "${options[@]}" --out whole

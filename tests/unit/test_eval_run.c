@@ -84,6 +84,27 @@ static void test_shards_partition(void **state) {
     }
 }
 
+/* ---- prompts ------------------------------------------------------------------------------------- */
+
+static void expect_prompt(const struct eval_prompt *prompt, const char *question, const char *expected) {
+    const struct eval_item item = {.id = "1", .image = "a.png", .question = question};
+    char *text = NULL;
+    OK(eval_prompt_of(prompt, &item, &text, error));
+    assert_string_equal(text, expected);
+    free(text);
+}
+
+static void test_prompts(void **state) {
+    (void)state;
+    const struct eval_prompt prompt = {"Describe.", "!", " yes"};
+    expect_prompt(&prompt, "Dog? yes", "Dog?!");
+    expect_prompt(&prompt, " yes yes no yes", " no!");
+    expect_prompt(&prompt, " ye", " ye!");
+    expect_prompt(&prompt, "", "!");
+    expect_prompt(&prompt, NULL, "Describe."); /* the prompt stays as it is */
+    expect_prompt(&(struct eval_prompt){.suffix = "", .cut = ""}, "Dog?", "Dog?");
+}
+
 /* ---- plan ---------------------------------------------------------------------------------------- */
 
 static void test_plan_counts_tokens(void **state) {
@@ -93,7 +114,7 @@ static void test_plan_counts_tokens(void **state) {
     add(&items, "a.png", "Is it a cat?");
     add(&items, "a.png", "Is it a cat?");     /* in another split */
     add(&items, "b.png", "Is it elephants?"); /* a word of more than six letters is two tokens */
-    const struct eval_prompt prompt = {NULL, " Yes."};
+    const struct eval_prompt prompt = {.suffix = " Yes."};
     const struct eval_tokens tokens = {.conversation = "<image>\n{prompt}", .image_tokens = 10};
     struct eval_units units;
     struct eval_plan plan;
@@ -235,6 +256,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_units),
         cmocka_unit_test(test_shards_partition),
+        cmocka_unit_test(test_prompts),
         cmocka_unit_test(test_plan_counts_tokens),
         cmocka_unit_test(test_results_are_read_back),
         cmocka_unit_test(test_foreign_results_are_refused),
