@@ -112,6 +112,32 @@ run 1 "$CANDID" eval --reproduce whole/pai.json --threads 1
 out_has "was \"Perhaps\""
 out_has "$((n - 1)) of $n answers are the same"
 
+# ---- files that a configuration names ----
+mkdir tables
+run 0 "$CANDID" calibrate sinks --threads 1 --out tables/sinks.json "$set_folder/images/scene_000002.png"
+echo '{"var": {"table": "sinks.json", "rho": 1, "summ": 0}}' >tables/var.json
+eval_var() { "$CANDID" eval caption --images "$set_folder/images" --limit 3 --threads 1 --out var --config tables/var.json \
+    --no-baseline "$@"; }
+run 0 eval_var
+run 0 "$CANDID" eval --reproduce var/var.json
+out_has "3 of 3 answers are the same"
+run 0 eval_var --resume
+run 4 eval_var --resume --ctx 300 # an answer may not fit
+err_has "another model, configuration, settings or questions"
+sed 's/"sink_tau":.*,/"sink_tau": 1.5,/' tables/sinks.json >other.json && mv other.json tables/sinks.json
+run 4 eval_var --resume
+err_has "another model, configuration, settings or questions"
+rm -r var tables/sinks.json
+run 1 eval_var
+err_has "sinks.json: cannot be opened"
+[ ! -s var/var.jsonl ] || fail "every question failed for want of a table"
+
+# ---- a question that cannot be asked beside one that can ----
+printf '%s\n' '{"question_id": 1, "image": "scene_000002.png", "text": "How many dogs are in the image?"}' \
+    '{"question_id": 2, "image": "scene_000002.png", "text": "<image> and <image>?"}' >odd.jsonl
+run 1 "$CANDID" eval vqa --images "$set_folder/images" --questions odd.jsonl --threads 1 --out odd
+[ "$(grep -c '"answer"' odd/greedy.jsonl) $(grep -c '"error"' odd/greedy.jsonl)" = "1 1" ] || fail "one question ended the run"
+
 # ---- images that are missing or damaged ----
 mkdir broken
 cp "$set_folder"/images/scene_00000[0-5].png broken/
