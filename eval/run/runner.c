@@ -331,6 +331,14 @@ static candid_status hold(struct eval_job *job, const struct batch *b, candid_er
     return CANDID_OK;
 }
 
+/* Whether a prompt's problem was told with the prompt before: an image that cannot be read fails all of its questions.
+ */
+static bool is_told(const struct batch *b, size_t i) {
+    const struct ask *before = i > 0 ? &b->asks[i - 1] : NULL;
+    return before && before->problem && before->image == b->asks[i].image &&
+           strcmp(before->problem, b->asks[i].problem) == 0;
+}
+
 static candid_status record(struct eval_job *job, const struct batch *b, candid_error *error) {
     struct text text = {0};
     candid_status status = add_lines(job, b, &text, error);
@@ -345,7 +353,7 @@ static candid_status record(struct eval_job *job, const struct batch *b, candid_
         if (ask->problem && job->strict) {
             return fail(error, CANDID_ERROR_FORMAT, "%.480s", ask->problem);
         }
-        if (ask->problem && (i == 0 || b->asks[i - 1].image != ask->image)) {
+        if (ask->problem && !is_told(b, i)) {
             job->failed(job->user_data, ask->unit->image, ask->problem);
         }
     }
