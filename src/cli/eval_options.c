@@ -8,7 +8,7 @@
 static const char help_text[] =
     "Usage: candid eval BENCHMARK --images DIR --out DIR [options]     run a benchmark\n"
     "       candid eval merge OUT                                      join the shards in a folder\n"
-    "       candid eval export RUN.json --format NAME -o FILE          answers in the form of another program\n"
+    "       candid eval export RUN.jsonl --format NAME -o FILE         answers in the form of another program\n"
     "       candid eval --reproduce RUN.json                           run again, compare every answer\n"
     "\n"
     "Benchmarks: pope, chair, mme, amber, caption, vqa. Each image is encoded and the beginning of its prompts read\n"
@@ -192,6 +192,9 @@ static bool protocol_arguments(struct eval_options *o, const char *path, char **
     *out = calloc(2 * (size_t)cJSON_GetArraySize(options) + 1, sizeof **out);
     *n = 0;
     for (cJSON *item = right && *out ? options->child : NULL; item; item = item->next) {
+        if (cJSON_IsFalse(item)) {
+            continue; /* a flag left out */
+        }
         char *name = malloc(strlen(item->string) + 3), *value = NULL;
         if (name) {
             strcpy(name, "--");
@@ -290,6 +293,9 @@ int eval_options_parse(int argc, char **argv, struct eval_options *o, bool *done
     bool good = true;
     for (int i = 2; good && i + 1 < argc; i++) {
         if (strcmp(argv[i], "--protocol") == 0) {
+            if (extra) {
+                complain("--protocol: expected one");
+            }
             good = !extra && protocol_arguments(o, argv[i + 1], &extra, &n_extra);
         }
     }
