@@ -115,11 +115,19 @@ static candid_status add_unit(const struct eval_job *job, const struct eval_unit
 
 /* ---- answering ----------------------------------------------------------------------------------- */
 
-/* Whether more requests would fail alike. */
-static bool is_final(const struct eval_job *job, candid_status status) {
-    const bool nothing_yet = job->held->n_held == job->held->n_failed;
+static bool has_answers(const struct eval_job *job, const struct batch *b) {
+    bool any = job->held->n_held > job->held->n_failed;
+    for (size_t i = 0; !any && i < b->n; i++) {
+        any = b->asks[i].result;
+    }
+    return any;
+}
+
+/* Whether more requests would fail alike: of a prompt by itself only its length is to blame, unless others went well.
+ */
+static bool is_final(const struct eval_job *job, const struct batch *b, candid_status status) {
     return status == CANDID_ERROR_CANCELLED || status == CANDID_ERROR_MEMORY || status == CANDID_ERROR_INTERNAL ||
-           ((status == CANDID_ERROR_ARGUMENT || status == CANDID_ERROR_UNSUPPORTED) && nothing_yet);
+           (status != CANDID_ERROR_CONTEXT && !has_answers(job, b));
 }
 
 /* Tokens of the prompts of all items, one at a time: a question that several splits ask counts for each. Of branches
@@ -162,7 +170,9 @@ static candid_status answer_some(struct eval_job *job, struct batch *b, struct a
     b->work.encode_s += sharing.encode_ms / 1e3;
     b->work.prefill_s += sharing.prefill_ms / 1e3;
     b->work.decode_s += sharing.decode_ms / 1e3;
-    memcpy(job->why_not, sharing.why_not, sizeof job->why_not);
+    if (sharing.why_not[0]) {
+        memcpy(job->why_not, sharing.why_not, sizeof job->why_not);
+    }
     return CANDID_OK;
 }
 
@@ -181,8 +191,9 @@ static candid_status answer_all(struct eval_job *job, struct batch *b, struct as
         TRY(answer_all(job, b, asks, n / 2, error));
         return answer_all(job, b, asks + n / 2, n - n / 2, error);
     }
-    if (is_final(job, status)) {
-        return fail(error, status, "%s", problem.message);
+    if (is_final(job, b, status)) {
+        const bool unread = status == CANDID_ERROR_IO; /* a table; as a status it would blame the results' file */
+        return fail(error, unread ? CANDID_ERROR_ARGUMENT : status, "%s", problem.message);
     }
     asks[0]->problem = strdup(problem.message);
     return asks[0]->problem ? CANDID_OK : fail_memory(error, "a message", sizeof problem.message);
@@ -320,6 +331,14 @@ static candid_status hold(struct eval_job *job, const struct batch *b, candid_er
     return CANDID_OK;
 }
 
+/* Whether a prompt's problem was told with the prompt before: an image that cannot be read fails all of its questions.
+ */
+static bool is_told(const struct batch *b, size_t i) {
+    const struct ask *before = i > 0 ? &b->asks[i - 1] : NULL;
+    return before && before->problem && before->image == b->asks[i].image &&
+           strcmp(before->problem, b->asks[i].problem) == 0;
+}
+
 static candid_status record(struct eval_job *job, const struct batch *b, candid_error *error) {
     struct text text = {0};
     candid_status status = add_lines(job, b, &text, error);
@@ -334,7 +353,7 @@ static candid_status record(struct eval_job *job, const struct batch *b, candid_
         if (ask->problem && job->strict) {
             return fail(error, CANDID_ERROR_FORMAT, "%.480s", ask->problem);
         }
-        if (ask->problem && (i == 0 || b->asks[i - 1].image != ask->image)) {
+        if (ask->problem && !is_told(b, i)) {
             job->failed(job->user_data, ask->unit->image, ask->problem);
         }
     }

@@ -7,6 +7,7 @@
 
 #include "cli/demo_model.h"
 #include "core/file.h"
+#include "core/status.h"
 #include "eval/common/sha256.h"
 
 /* ---- configurations ------------------------------------------------------------------------------ */
@@ -22,16 +23,20 @@ static bool assign_all(const struct eval_options *o, candid_config *config) {
     return true;
 }
 
-/* Names are file names of results. */
+/* Names are file names of results; NAME.scored and NAME.shard-1-of-2 would be those of another run. */
 static bool is_name(const char *name) {
-    return name[0] && name[0] != '.' && strlen(name) < sizeof((struct eval_config *)0)->name && !strchr(name, '/');
+    const size_t n = strlen(name);
+    return name[0] && name[0] != '.' && n < sizeof((struct eval_config *)0)->name && !strchr(name, '/') &&
+           !strstr(name, ".shard-") && !(n >= 7 && strcmp(name + n - 7, ".scored") == 0);
 }
 
 static bool add_config(struct evaluation *e, const char *name, const char *path, candid_config *config) {
     struct eval_config *c = &e->configs[e->n_configs++];
     *c = (struct eval_config){.path = path, .config = config};
     if (!is_name(name)) {
-        complain("\"%s\" cannot name a run: expected up to %zu characters without \"/\"", name, sizeof c->name - 1);
+        complain("\"%s\" cannot name a run: expected up to %zu characters without \"/\" and \".shard-\", not "
+                 "ending in \".scored\"",
+                 name, sizeof c->name - 1);
         return false;
     }
     snprintf(c->name, sizeof c->name, "%s", name);
@@ -133,11 +138,12 @@ static bool make_configs(struct evaluation *e) {
 /* Keeps the items of the first N images. */
 static candid_status limit_items(struct eval_items *items, size_t limit, candid_error *error) {
     struct eval_units all;
-    const candid_status status = units_make(items, 1, 1, &all, error);
+    candid_status status = units_make(items, 1, 1, &all, error);
     if (status != CANDID_OK) {
         return status;
     }
     bool *keep = calloc(items->n + 1, sizeof *keep);
+    status = keep ? CANDID_OK : fail_memory(error, "the questions", items->n * sizeof *keep);
     for (size_t i = 0; keep && i < all.n && i < limit; i++) {
         for (size_t k = 0; k < all.units[i].n_items; k++) {
             keep[all.units[i].items[k]] = true;
@@ -152,7 +158,7 @@ static candid_status limit_items(struct eval_items *items, size_t limit, candid_
     items->n = keep ? n : items->n;
     units_free(&all);
     free(keep);
-    return CANDID_OK;
+    return status;
 }
 
 candid_status evaluation_items(struct evaluation *e, struct eval_items *items, candid_error *error) {

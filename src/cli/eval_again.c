@@ -5,6 +5,7 @@
 
 #include "cli/eval.h"
 #include "core/json.h"
+#include "interventions/config.h"
 
 /* ---- an evaluation as a summary tells ------------------------------------------------------------ */
 
@@ -59,6 +60,13 @@ static int arguments_of(struct again *a, int n_extra, char **extra, int *argc) {
     return EXIT_OK;
 }
 
+/* The folder of the configuration's file, which the names of files in it are relative to. */
+static void config_folder(const char *path, char folder[4096]) {
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    const int length = !slash || slash == path ? 1 : (int)(slash - path);
+    snprintf(folder, 4096, "%.*s", length, slash ? path : ".");
+}
+
 /* The run's configuration takes the place of those of the command line. */
 static int take_config(struct again *a) {
     const cJSON *config = json_find(a->summary.root, "config");
@@ -69,9 +77,11 @@ static int take_config(struct again *a) {
     if (!config || !config->child) {
         return EXIT_OK;
     }
-    char *text = cJSON_PrintUnformatted(config);
+    char folder[4096], *text = cJSON_PrintUnformatted(config);
+    config_folder(c->path, folder);
     const candid_status status =
-        text ? candid_config_parse(text, strlen(text), a->summary.label, &c->config, &error) : CANDID_ERROR_MEMORY;
+        text ? config_parse(methods, text, strlen(text), a->summary.label, folder, &c->config, &error)
+             : CANDID_ERROR_MEMORY;
     cJSON_free(text);
     if (status != CANDID_OK) {
         complain("%s", text ? error.message : "out of memory");

@@ -219,9 +219,10 @@ static candid_status add_listed(const char *path, struct eval_items *items, cand
         const char *line = (const char *)file.data + at, *end = memchr(line, '\n', file.size - at);
         const size_t size = end ? (size_t)(end - line) : file.size - at;
         at += size + 1;
-        char *name = strndup(line, size);
-        if (name && name[0]) {
-            name[strcspn(name, "\r")] = '\0';
+        char *name = strndup(line, size > 0 && line[size - 1] == '\r' ? size - 1 : size);
+        if (!name) {
+            status = fail_memory(error, "a list of images", size);
+        } else if (name[0]) {
             status = add_image(name, items, error);
             source.n_lines++;
         }

@@ -27,15 +27,17 @@ static int by_index(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Ids are numbers where they read as such. */
+/* Ids are numbers where the number is written the same: "007" is none. */
 static void add_id(cJSON *to, const char *key, const char *id) {
-    char *end = NULL;
-    const double number = id ? strtod(id, &end) : 0;
-    if (id && *id && !*end) {
-        cJSON_AddNumberToObject(to, key, number);
+    cJSON *number = cJSON_Parse(id ? id : "");
+    char *text = cJSON_IsNumber(number) ? cJSON_PrintUnformatted(number) : NULL;
+    if (text && strcmp(text, id) == 0) {
+        cJSON_AddItemToObject(to, key, number);
     } else {
         cJSON_AddStringToObject(to, key, id ? id : "");
+        cJSON_Delete(number);
     }
+    cJSON_free(text);
 }
 
 static void add_text(cJSON *to, const char *key, const cJSON *line, const char *from) {

@@ -10,6 +10,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "eval/common/json_exact.h"
+#include "eval/common/sha256.h"
 #include "interventions/config.h"
 #include "vision/decode.h"
 
@@ -53,6 +54,7 @@ static cJSON *settings_json(const struct evaluation *e) {
     add_text(s, "prompt", eval_prompt(e).prompt);
     add_text(s, "cut", e->o->cut);
     cJSON_AddStringToObject(s, "suffix", e->o->suffix);
+    cJSON_AddNumberToObject(s, "ctx", r->n_ctx);
     cJSON_AddNumberToObject(s, "max_new_tokens", g->max_new_tokens);
     cJSON_AddNumberToObject(s, "temperature", (double)g->temperature);
     cJSON_AddNumberToObject(s, "top_k", g->top_k);
@@ -84,6 +86,28 @@ static cJSON *data_json(const struct evaluation *e) {
     return data;
 }
 
+/* The files that options name: their content decides, too. One that cannot be read fails the run soon. */
+static cJSON *config_files_json(const candid_config *config) {
+    cJSON *files = cJSON_CreateArray();
+    char path[4096], sha256[65];
+    for (int i = 0; config_file(config, i, path, sizeof path); i++) {
+        cJSON *file = cJSON_CreateObject();
+        cJSON_AddStringToObject(file, "path", path);
+        add_text(file, "sha256", sha256_file(path, sha256, NULL) == CANDID_OK ? sha256 : NULL);
+        cJSON_AddItemToArray(files, file);
+    }
+    return files;
+}
+
+/* Their checksums, wherever they lie. */
+static uint32_t add_config_files(const cJSON *files, uint32_t crc) {
+    for (const cJSON *file = files ? files->child : NULL; file; file = file->next) {
+        const char *sha256 = cJSON_GetStringValue(json_find(file, "sha256"));
+        crc = crc32_update(crc, sha256 ? sha256 : "", sha256 ? strlen(sha256) : 0);
+    }
+    return crc;
+}
+
 cJSON *eval_about(const struct evaluation *e, const struct eval_config *config) {
     cJSON *about = cJSON_CreateObject();
     cJSON *resolved = config->config ? config_resolved(config->config) : cJSON_CreateObject();
@@ -92,6 +116,7 @@ cJSON *eval_about(const struct evaluation *e, const struct eval_config *config) 
     cJSON_AddItemReferenceToObject(about, "model", e->model);
     cJSON_AddItemToObject(about, "config", resolved);
     add_text(about, "config_file", config->path);
+    cJSON_AddItemToObject(about, "config_files", config_files_json(config->config));
     cJSON_AddItemToObject(about, "settings", settings_json(e));
     cJSON_AddItemToObject(about, "data", data_json(e));
     return about;
@@ -120,6 +145,7 @@ void eval_run_id(const struct evaluation *e, const cJSON *about, char id[9]) {
         crc = crc32_update(crc, text ? text : "", text ? strlen(text) + 1 : 1);
         cJSON_free(text);
     }
+    crc = add_config_files(json_find(about, "config_files"), crc);
     crc = crc32_update(crc, e->bench->name, strlen(e->bench->name));
     snprintf(id, 9, "%08x", crc);
 }

@@ -7,7 +7,7 @@
 static const char help_text[] =
     "Usage: candid eval BENCHMARK --images DIR --out DIR [options]     run a benchmark\n"
     "       candid eval merge OUT                                      join the shards in a folder\n"
-    "       candid eval export RUN.json --format NAME -o FILE          answers in the form of another program\n"
+    "       candid eval export RUN.jsonl --format NAME -o FILE         answers in the form of another program\n"
     "       candid eval --reproduce RUN.json                           run again, compare every answer\n"
     "\n"
     "Benchmarks: pope, chair, mme, amber, caption, vqa. Each image is encoded and the beginning of its prompts read\n"

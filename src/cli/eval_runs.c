@@ -7,23 +7,15 @@
 #include "cli/progress.h"
 #include "core/json.h"
 
-/* What the runner tells. */
-struct watcher {
-    struct progress bar;
-    size_t n_failed;
-};
-
+/* What the runner tells: user_data is the bar. */
 static void progressed(void *user_data, size_t n_units, bool skipped) {
-    struct watcher *w = user_data;
     for (size_t i = 0; i < n_units; i++) {
-        progress_step(&w->bar, skipped);
+        progress_step(user_data, skipped);
     }
 }
 
 static void failed(void *user_data, const char *image, const char *message) {
-    struct watcher *w = user_data;
-    w->n_failed++;
-    progress_clear(&w->bar);
+    progress_clear(user_data);
     complain("%s%s%s", strstr(message, image) ? "" : image, strstr(message, image) ? "" : ": ", message);
 }
 
@@ -43,7 +35,7 @@ static int run_open(struct evaluation *e, const struct eval_config *config, cons
                     struct eval_held *held, char why_not[200]) {
     const struct eval_options *o = e->o;
     struct results_file file;
-    struct watcher w = {0};
+    struct progress bar = {0};
     candid_error error;
     if (results_open(path, run, o->resume, &e->items, held, &file, &error) != CANDID_OK) {
         complain("%s", error.message);
@@ -66,11 +58,11 @@ static int run_open(struct evaluation *e, const struct eval_config *config, cons
                            .held = held,
                            .progress = progressed,
                            .failed = failed,
-                           .user_data = &w};
+                           .user_data = &bar};
     fprintf(stderr, "candid: %s %s: %zu images\n", e->bench->name, config->name, e->units.n);
-    progress_start(&w.bar, e->units.n);
+    progress_start(&bar, e->units.n);
     candid_status status = eval_run(&job, &error);
-    progress_end(&w.bar);
+    progress_end(&bar);
     const candid_status closed = results_close(&file, status == CANDID_OK ? &error : NULL);
     status = status == CANDID_OK ? closed : status;
     memcpy(why_not, job.why_not, sizeof job.why_not);
@@ -79,7 +71,7 @@ static int run_open(struct evaluation *e, const struct eval_config *config, cons
     } else if (status != CANDID_OK) {
         complain("%s", error.message);
     }
-    return status != CANDID_OK ? exit_of(status) : w.n_failed > 0 ? EXIT_ITEM : EXIT_OK;
+    return status != CANDID_OK ? exit_of(status) : held->n_failed > 0 ? EXIT_ITEM : EXIT_OK;
 }
 
 /* *fatal: the following configurations are not run. */

@@ -25,17 +25,12 @@ struct output {
 
 /* The files that options name: their content decides, too. One that cannot be read fails the run soon. */
 static uint32_t add_tables(const candid_config *config, uint32_t crc) {
-    struct settings s;
-    for (const struct method *const *m = methods; *m; m++) {
-        for (int i = 0; config_method(config, *m, &s) && i < (*m)->n_options; i++) {
-            const char *name = (*m)->options[i].type == OPTION_PATH ? setting_string(&s, (*m)->options[i].name) : NULL;
-            char path[4096];
-            struct mapped_file file;
-            if (name && setting_path(&s, name, path, sizeof path) &&
-                file_map(path, "a table", &file, NULL) == CANDID_OK) {
-                crc = crc32_update(crc, file.data, file.size);
-                file_unmap(&file);
-            }
+    char path[4096];
+    for (int i = 0; config_file(config, i, path, sizeof path); i++) {
+        struct mapped_file file;
+        if (file_map(path, "a table", &file, NULL) == CANDID_OK) {
+            crc = crc32_update(crc, file.data, file.size);
+            file_unmap(&file);
         }
     }
     return crc;

@@ -597,3 +597,18 @@ bool config_method(const struct candid_config *config, const struct method *meth
 uint32_t config_checksum(const struct candid_config *config) {
     return config ? config->checksum : 0;
 }
+
+bool config_file(const struct candid_config *config, int n, char *path, size_t size) {
+    struct settings s;
+    for (int m = 0; config && m < config->n_methods; m++) {
+        const struct method *method = config->table[m];
+        for (int i = 0; config_method(config, method, &s) && i < method->n_options; i++) {
+            const struct method_option *o = &method->options[i];
+            const char *name = o->type == OPTION_PATH ? setting_string(&s, o->name) : NULL;
+            if (name && setting_path(&s, name, path, size) && n-- == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}

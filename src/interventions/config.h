@@ -48,6 +48,10 @@ void config_free(struct candid_config *config);
 /* Whether the method is active; *out then is valid until the configuration changes. config may be NULL. */
 bool config_method(const struct candid_config *config, const struct method *method, struct settings *out);
 
+/* Number `n` of the files that options of active methods name, counted from 0, as it is opened; false: there are no
+ * more. config may be NULL. */
+bool config_file(const struct candid_config *config, int n, char *path, size_t size);
+
 /* Object of the active methods with all options, itself a configuration. The caller deletes it; NULL: out of memory. */
 cJSON *config_resolved(const struct candid_config *config);
 

@@ -116,6 +116,34 @@ run 1 "$CANDID" eval --reproduce whole/pai.json --threads 1
 out_has "was \"Perhaps\""
 out_has "$((n - 1)) of $n answers are the same"
 
+# ---- files that a configuration names ----
+mkdir tables
+run 0 "$CANDID" calibrate sinks --threads 1 --out tables/sinks.json "$set_folder/images/scene_000002.png"
+echo '{"var": {"table": "sinks.json", "rho": 1, "summ": 0}}' >tables/var.json
+eval_var() { "$CANDID" eval caption --images "$set_folder/images" --limit 3 --threads 1 --out var --config tables/var.json \
+    --no-baseline "$@"; }
+run 0 eval_var
+run 0 "$CANDID" eval --reproduce var/var.json
+out_has "3 of 3 answers are the same"
+run 0 eval_var --resume
+run 4 eval_var --resume --ctx 300 # an answer may not fit
+err_has "another model, configuration, settings or questions"
+sed 's/"sink_tau":.*,/"sink_tau": 1.5,/' tables/sinks.json >other.json && mv other.json tables/sinks.json
+run 4 eval_var --resume
+err_has "another model, configuration, settings or questions"
+rm -r var tables/sinks.json
+run 1 eval_var
+err_has "sinks.json: cannot be opened"
+[ ! -s var/var.jsonl ] || fail "every question failed for want of a table"
+
+# ---- a question that cannot be asked beside one that can ----
+printf '%s\n' '{"question_id": 1, "image": "scene_000002.png", "text": "How many dogs are in the image?"}' \
+    '{"question_id": 2, "image": "scene_000002.png", "text": "<image> or <image>?"}' >odd.jsonl
+run 1 "$CANDID" eval vqa --images "$set_folder/images" --questions odd.jsonl --threads 1 --out odd
+[ "$(grep -c '"answer"' odd/greedy.jsonl) $(grep -c '"error"' odd/greedy.jsonl)" = "1 1" ] || fail "one question ended the run"
+err_has "places"
+run 1 "$CANDID" eval vqa --images "$set_folder/images" --questions odd.jsonl --threads 1 --out odd --resume
+
 # ---- images that are missing or damaged ----
 mkdir broken
 cp "$set_folder"/images/scene_00000[0-5].png broken/
@@ -156,6 +184,16 @@ printf '%s\n' '{"question_id": 7, "image": "scene_000002.png", "text": "How many
 run 0 "$CANDID" eval vqa --images "$set_folder/images" --questions vqa.jsonl --threads 1 --out open
 run 0 "$CANDID" eval export open/greedy.jsonl --format llava
 out_has '{"question_id":7,"prompt":"How many dogs are in the image?","text":"'
+sed 's/"question_id": 7/"question_id": "007"/' vqa.jsonl >text_id.jsonl
+run 0 "$CANDID" eval vqa --images "$set_folder/images" --questions text_id.jsonl --threads 1 --out text_id
+run 0 "$CANDID" eval export text_id/greedy.jsonl --format llava
+out_has '{"question_id":"007",'
+printf 'scene_000002.png\r\n\r\nscene_000003.png\r\n' >names.txt
+run 0 "$CANDID" eval caption --images "$set_folder/images" --list names.txt --threads 1 --out listed
+[ "$(wc -l <listed/greedy.jsonl)" = 2 ] || fail "an empty line of a list was taken for an image"
+echo '{"options": {"one-by-one": false, "limit": 1}}' >protocol.json
+run 0 "$CANDID" eval vqa --images "$set_folder/images" --questions vqa.jsonl --threads 1 --out flag --protocol protocol.json
+[ "$(value flag/greedy.json one_by_one)" = false ] || fail "a flag that a protocol sets to false was on"
 
 # ---- MME and AMBER ----
 mkdir -p mme/existence
@@ -211,6 +249,11 @@ run 2 eval_pope x --shard 3/2
 err_has "--shard"
 run 2 eval_pope x --config "$SOURCE_DIR/configs/pai.json" --config "$SOURCE_DIR/configs/pai.json"
 err_has "two runs would be called \"pai\""
+run 2 eval_pope x --protocol protocol.json --protocol protocol.json
+err_has "--protocol: expected one"
+echo '{}' >pai.scored.json # its results would be the verdicts of pai
+run 2 eval_pope x --config "$SOURCE_DIR/configs/pai.json" --config pai.scored.json
+err_has "\"pai.scored\" cannot name a run"
 run 1 "$CANDID" eval chair --images "$set_folder/images" --truth "$set_folder/questions_random.jsonl" --out x
 run 1 "$CANDID" eval chair --images "$set_folder/images" --truth "$set_folder/instances.json" --list opera --mode pattern --out x
 [ ! -e x/greedy.jsonl ] || fail "something was computed before a refusal"
