@@ -301,11 +301,11 @@ typedef struct candid_request {
 
 /* What candid_generate_many had to do. */
 typedef struct candid_sharing {
-    size_t struct_size;  /* set by the caller: sizeof(candid_sharing) */
-    int64_t n_prompt;    /* tokens of the answers' prompts, visual tokens included: what one by one would read */
-    int64_t n_prefilled; /* tokens that were read */
-    int64_t n_images;    /* images of all requests */
-    int64_t n_encoded;   /* images that were encoded for them */
+    size_t struct_size; /* set by the caller: sizeof(candid_sharing) */
+    int64_t n_prompt;   /* tokens of all prompts and of the branches they are contrasted with, visual tokens included */
+    int64_t n_prefilled;                              /* tokens that were read */
+    int64_t n_images;                                 /* images of all requests */
+    int64_t n_encoded;                                /* images that were encoded for them */
     double load_ms, encode_ms, prefill_ms, decode_ms; /* as in candid_stats, all together */
     char why_not[200]; /* why a beginning that prompts have in common was read for each anew, or "" */
 } candid_sharing;
