@@ -250,7 +250,7 @@ err_has "--shard"
 run 2 eval_pope x --config "$SOURCE_DIR/configs/pai.json" --config "$SOURCE_DIR/configs/pai.json"
 err_has "two runs would be called \"pai\""
 run 2 eval_pope x --protocol protocol.json --protocol protocol.json
-err_has "--protocol: expected one"
+err_has "--protocol can be given once"
 echo '{}' >pai.scored.json # its results would be the verdicts of pai
 run 2 eval_pope x --config "$SOURCE_DIR/configs/pai.json" --config pai.scored.json
 err_has "\"pai.scored\" cannot name a run"
