@@ -23,7 +23,8 @@ configs=()
 for name in var-demo vhr opera vcd damro pai vista hgai stack-vhr-pai; do
     configs+=(--config "$here/configs/$name.json")
 done
-pope=(pope --images "$set_folder/images" --resume)
+# Ten tokens, as OPERA asks POPE: a search goes on while another answer could still win.
+pope=(pope --images "$set_folder/images" --resume --max-new-tokens 10)
 for split in random popular adversarial; do
     pope+=(--questions "$set_folder/questions_$split.jsonl")
 done

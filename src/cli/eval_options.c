@@ -44,7 +44,7 @@ static const char help_text[] =
     "  --no-baseline           leave greedy decoding out\n"
     "Running:\n"
     "  --out DIR               folder of the results\n"
-    "  --resume                go on where an earlier call ended\n"
+    "  --resume                go on where an earlier call ended; questions that failed are not asked again\n"
     "  --shard I/N             only every N-th image, from the I-th on; candid eval merge joins the parts\n"
     "  --batch N               requests answered side by side (default: an image's questions; 8 captions)\n"
     "  --one-by-one            share nothing, as public scripts do: for comparison\n"
