@@ -119,7 +119,8 @@ static const char reproduce_help[] =
     "Usage: candid eval --reproduce RUN.json [--out DIR] [options]\n\n"
     "Runs what RUN.json tells of once more, with the same model, questions, settings and configuration, into DIR (by\n"
     "default RUN.reproduced beside it), and says whether every answer and the logits it was chosen from are the same.\n"
-    "Further options replace those of the run: --model, --images where files have moved, --threads. Relative file names\n"
+    "Further options replace those of the run: --model, --images where files have moved, --threads. Relative file "
+    "names\n"
     "mean what they meant then: run it in the same folder.\n";
 
 static bool same_text(const char *a, const char *b) {
