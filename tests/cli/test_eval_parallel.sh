@@ -2,6 +2,7 @@
 # The line of docs/evaluate.md that runs shards side by side on one machine gives what one run gives.
 . "$SOURCE_DIR/tests/cli/common.sh"
 demo=$SOURCE_DIR/models/demo/heldout
+[ "${SANITIZE:-}" = ON ] && { echo "skipped under the sanitizers: the program is tested there by test_eval.sh"; exit 77; }
 cd "$work" || exit 1
 export CANDID
 options=(--images "$demo/images" --questions "$demo/questions_random.jsonl" --questions "$demo/questions_popular.jsonl"
