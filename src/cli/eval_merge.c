@@ -205,6 +205,7 @@ static int merge_one(const struct shards *s, char *out) {
             code =
                 eval_finish(&a.e, &a.e.configs[0], about, run, again_text(json_find(a.summary.root, "time"), "started"),
                             again_text(a.summary.root, "prompts_not_shared"), &held);
+            code = code == EXIT_OK && held.n_failed > 0 ? EXIT_ITEM : code; /* as the run itself would end */
         }
         cJSON_Delete(about);
     }

@@ -155,6 +155,11 @@ err_has "scene_000001.png"
 [ "$(grep -c '"error"' damaged/greedy.jsonl)" = "$(value damaged/greedy.json failed)" ] || fail "failures are not counted"
 grep '"scene_000001.png"' damaged/greedy.jsonl | grep -qv '"error"' && fail "a missing image has an answer"
 [ "$(value damaged/greedy.json images_encoded)" = 4 ] || fail "the other images were not done"
+for i in 1 2; do # shards with failures, joined, end as the whole run does
+    "$CANDID" eval pope --images broken "${splits[@]}" --limit 6 --threads 1 --out parts --shard "$i/2" >/dev/null 2>&1
+done
+run 1 "$CANDID" eval merge parts
+same_run damaged/greedy.json parts/greedy.json
 run 1 "$CANDID" eval pope --images broken "${splits[@]}" --limit 6 --threads 1 --out strict --strict
 err_has "scene_000001.png"
 grep -q '"scene_000002.png"' strict/greedy.jsonl && fail "--strict went on"
