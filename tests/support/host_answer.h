@@ -226,9 +226,24 @@ struct host_question {
     int n_generated;
 };
 
-static inline void host_lab_open(struct host_lab *lab) {
+/* A toy with random weights and keys that heads share, and the demo model with two scenes; under a sanitizer the toy
+ * alone, see demo_request.h. */
+static const struct {
+    const char *model, *image;
+} host_scenes[] = {
+    {PROJECT_ROOT "/tests/golden/hf/llava15_gqa", PROJECT_ROOT "/tests/golden/hf/images/wide.png"},
+    {PROJECT_ROOT "/models/demo/candid-demo.gguf", PROJECT_ROOT "/models/demo/heldout/images/scene_000007.png"},
+    {PROJECT_ROOT "/models/demo/candid-demo.gguf", PROJECT_ROOT "/models/demo/heldout/images/scene_000011.png"},
+};
+#ifdef __SANITIZE_ADDRESS__
+enum { N_HOST_SCENES = 1 };
+#else
+enum { N_HOST_SCENES = 3 };
+#endif
+
+static inline void host_lab_open(struct host_lab *lab, int scene) {
     *lab = (struct host_lab){0};
-    exact_open(&lab->demo, 2);
+    model_open(&lab->demo, host_scenes[scene].model, host_scenes[scene].image, CANDID_PRECISION_EXACT, 2);
     naive_host_open(&lab->host, &lab->demo.model->llama);
     float *pixels = host_pixels(&lab->demo);
     lab->image = host_encode(&lab->demo, pixels, NULL);

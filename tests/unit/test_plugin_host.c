@@ -14,17 +14,16 @@
 
 #define TOLERANCE 1e-4
 
-#ifdef __SANITIZE_ADDRESS__
-enum { N_STEPS = 3, STRIDE = 3 };
-#else
-enum { N_STEPS = 8, STRIDE = 1 };
-#endif
+enum { N_STEPS = 6 };
 
 /* Configurations, ' for ". */
-#define VAR "'var': {'sink_dims': [3, 7], 'tau': 2, 'layers': 'all', 'exclude_last_layer': false, 'summ': 0, 'rho': 1}"
+#define VAR                                                                                                            \
+    "'var': {'sink_dims': [3, 12, 31, 60], 'tau': 1.8, 'layers': 'all', 'exclude_last_layer': false, 'summ': 0, "      \
+    "'rho': 1}"
 static const char *const configs[] = {
     "{" VAR "}",
-    "{'var': {'sink_dims': [3, 7], 'tau': 2, 'layers': 'all', 'summ': 0.05, 'rounding': 'f16', 'eps_mode': 'once'}}",
+    "{'var': {'sink_dims': [3, 12, 31, 60], 'tau': 1.8, 'layers': 'all', 'summ': 0.05, 'rounding': 'f16', 'eps_mode': "
+    "'once'}}",
     "{'vhr': {'layers': 'all'}}",
     "{'vhr': {'layers': '1-', 'measure': 'unreinforced', 'prefill_rows': 'last', 'filter_guard': 0}}",
     "{'pai': {'layers': 'all', 'gamma': 1}}",
@@ -51,7 +50,7 @@ static const char *const configs[] = {
     "{'causalmm': {'vision': 'off', 'language': 'uniform'}}",
     "{'causalmm': {'vision': 'off', 'language': 'shuffle', 'seed': 3}}",
     "{'vhr': {'layers': 'all'}, 'pai': {'layers': 'all', 'alpha': 0.2, 'gamma': 1}, " VAR "}",
-    "{'vcd': true, 'damro': {'tokens': 3}, 'cca': true, 'hgai': {'layers': 'all'}}",
+    "{'vcd': true, 'icd': true, 'cca': true, 'hgai': {'layers': 'all'}}",
     "{'vcd': true, 'vhr': {'layers': 'all'}, 'dola': true, 'decode': {'branch_edits': 'same'}}",
     "{'vista': {'sla_layers': '0'}, 'act': {'layers': 'all', 'threshold': 0.02}, 'mma': true}",
 };
@@ -170,20 +169,25 @@ static void compare(struct host_lab *lab, const char *json, const char *request,
 
 static void a_host_computes_what_the_runtime_does(void **state) {
     (void)state;
-    struct host_lab lab;
-    host_lab_open(&lab);
-    struct expected plain = run_runtime(&lab, "{}", DEMO_PROMPT);
-    compare(&lab, "{}", DEMO_PROMPT, &plain, HOST_LEFT, 0);
-    for (int i = 0; i < N_CONFIGS; i += STRIDE) {
-        struct expected e = run_runtime(&lab, configs[i], DEMO_PROMPT);
-        if (difference(plain.logits, e.logits, N_STEPS * e.n_vocab) < 100 * TOLERANCE) {
-            fail_msg("%s changes nothing, so that nothing is compared", configs[i]);
+    for (int scene = 0; scene < N_HOST_SCENES; scene++) {
+        struct host_lab lab;
+        host_lab_open(&lab, scene);
+        struct expected plain = run_runtime(&lab, "{}", DEMO_PROMPT);
+        compare(&lab, "{}", DEMO_PROMPT, &plain, HOST_LEFT, 0);
+        for (int i = 0; i < N_CONFIGS; i++) {
+            if (scene > 0 && i % 2 != scene % 2) {
+                continue; /* every other one on either scene */
+            }
+            struct expected e = run_runtime(&lab, configs[i], DEMO_PROMPT);
+            if (difference(plain.logits, e.logits, N_STEPS * e.n_vocab) < 100 * TOLERANCE) {
+                fail_msg("%s changes nothing, so that nothing is compared", configs[i]);
+            }
+            compare(&lab, configs[i], DEMO_PROMPT, &e, (enum host_layout)(i % HOST_LAYOUTS), 0);
+            expected_free(&e);
         }
-        compare(&lab, configs[i], DEMO_PROMPT, &e, (enum host_layout)(i % HOST_LAYOUTS), 0);
-        expected_free(&e);
+        expected_free(&plain);
+        host_lab_close(&lab);
     }
-    expected_free(&plain);
-    host_lab_close(&lab);
 }
 
 /* LQCD asks a leading question in another way and contrasts with it as it was; others it leaves alone. */
@@ -192,7 +196,7 @@ static void questions_may_be_reworded(void **state) {
     static const char *const json = "{'decode': {'contrast': ['lqcd']}}";
     static const char *const questions[] = {"Isn't there a dog in the image?", "Is there a dog in the image?"};
     struct host_lab lab;
-    host_lab_open(&lab);
+    host_lab_open(&lab, N_HOST_SCENES - 1);
     for (int i = 0; i < 2; i++) {
         struct expected e = run_runtime(&lab, json, questions[i]);
         compare(&lab, json, questions[i], &e, HOST_LEFT, 0);
@@ -210,7 +214,7 @@ static void tensors_may_lie_as_they_like(void **state) {
     (void)state;
     static const char *const json = "{'vcd': true, 'dola': true, 'pai': {'layers': 'all', 'gamma': 1.2}, " VAR "}";
     struct host_lab lab;
-    host_lab_open(&lab);
+    host_lab_open(&lab, N_HOST_SCENES - 1);
     struct expected e = run_runtime(&lab, json, DEMO_PROMPT);
     for (int layout = 0; layout < HOST_LAYOUTS; layout++) {
         compare(&lab, json, DEMO_PROMPT, &e, (enum host_layout)layout, 0);
@@ -224,7 +228,7 @@ static void tensors_may_lie_as_they_like(void **state) {
 static void the_host_without_candid(void **state) {
     (void)state;
     struct host_lab lab;
-    host_lab_open(&lab);
+    host_lab_open(&lab, N_HOST_SCENES - 1);
     struct expected e = run_runtime(&lab, "{}", DEMO_PROMPT);
     for (int layout = 0; layout < HOST_LAYOUTS; layout++) {
         struct host_question q;
