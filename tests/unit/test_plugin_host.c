@@ -18,11 +18,11 @@ enum { N_STEPS = 6 };
 
 /* Configurations, ' for ". */
 #define VAR                                                                                                            \
-    "'var': {'sink_dims': [3, 12, 31, 60], 'tau': 1.8, 'layers': 'all', 'exclude_last_layer': false, 'summ': 0, "      \
+    "'var': {'sink_dims': [3, 12, 31, 45], 'tau': 1.8, 'layers': 'all', 'exclude_last_layer': false, 'summ': 0, "      \
     "'rho': 1}"
 static const char *const configs[] = {
     "{" VAR "}",
-    "{'var': {'sink_dims': [3, 12, 31, 60], 'tau': 1.8, 'layers': 'all', 'summ': 0.05, 'rounding': 'f16', 'eps_mode': "
+    "{'var': {'sink_dims': [3, 12, 31, 45], 'tau': 1.8, 'layers': 'all', 'summ': 0.05, 'rounding': 'f16', 'eps_mode': "
     "'once'}}",
     "{'vhr': {'layers': 'all'}}",
     "{'vhr': {'layers': '1-', 'measure': 'unreinforced', 'prefill_rows': 'last', 'filter_guard': 0}}",
