@@ -89,16 +89,15 @@ static inline void host_look(const struct demo *d, struct host_watch *watch) {
     free(pixels);
 }
 
-/* Attention of the class token to the patches in a block, (heads, patches). */
-static inline candid_tap host_tap(const struct demo *d, int block, float **memory) {
+/* Attention of the class token to the patches in a block, (heads, patches), in the caller's memory. */
+static inline candid_tap host_tap(const struct demo *d, int block, float **memory, candid_view *view) {
     const int heads = host_clip(d)->n_head;
     struct host_watch watch = {.layer = block, .site = SITE_VISION_ATTENTION};
     host_look(d, &watch);
     *memory = watch.data;
-    candid_tap tap = {.struct_size = sizeof tap, .block = block};
-    tap.of_cls = host_view(watch.data + 1, 2, (int64_t[]){heads, watch.n_cols - 1});
-    tap.of_cls.strides[0] = watch.n_cols; /* rows of the first token come first, a head each */
-    return tap;
+    *view = host_view(watch.data + 1, 2, (int64_t[]){heads, watch.n_cols - 1});
+    view->strides[0] = watch.n_cols; /* rows of the first token come first, a head each */
+    return (candid_tap){.struct_size = sizeof(candid_tap), .block = block, .of_cls = view};
 }
 
 /* DAMRO's tokens: those that candid_task_choose names. */
@@ -310,9 +309,10 @@ static inline void host_prepare_side(struct host_question *q, int side) {
     s->logits = host_floats(demo_vocab(&(struct asked){.demo = &lab->demo}));
     if (q->plugin) {
         candid_tap taps[CANDID_MAX_TAPS];
+        candid_view views[CANDID_MAX_TAPS];
         float *memory[CANDID_MAX_TAPS];
         for (int i = 0; i < q->needs.n_taps; i++) {
-            taps[i] = host_tap(&lab->demo, q->needs.taps[i], &memory[i]);
+            taps[i] = host_tap(&lab->demo, q->needs.taps[i], &memory[i], &views[i]);
         }
         OK(candid_sequence_create(q->task, side - 1, s->prompt.spans, s->prompt.n_spans, taps, (size_t)q->needs.n_taps,
                                   &s->sequence, error));

@@ -14,7 +14,7 @@
 
 #define TOLERANCE 1e-4
 
-enum { N_STEPS = 6 };
+enum { N_STEPS = 5 };
 
 /* Configurations, ' for ". */
 #define VAR                                                                                                            \
@@ -175,8 +175,8 @@ static void a_host_computes_what_the_runtime_does(void **state) {
         struct expected plain = run_runtime(&lab, "{}", DEMO_PROMPT);
         compare(&lab, "{}", DEMO_PROMPT, &plain, HOST_LEFT, 0);
         for (int i = 0; i < N_CONFIGS; i++) {
-            if (scene > 0 && i % 2 != scene % 2) {
-                continue; /* every other one on either scene */
+            if (scene > 0 && i % 5 != scene) {
+                continue; /* the toy runs all, the larger model a few on each scene */
             }
             struct expected e = run_runtime(&lab, configs[i], DEMO_PROMPT);
             if (difference(plain.logits, e.logits, N_STEPS * e.n_vocab) < 100 * TOLERANCE) {
