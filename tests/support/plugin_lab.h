@@ -134,19 +134,19 @@ static inline void lab_keep(struct lane *lane, float x) {
 
 /* ---- one tensor -------------------------------------------------------------------------------- */
 
-struct tensor {
+struct lab_tensor {
     candid_view view;
     void *memory;
     size_t n; /* elements of memory */
 };
 
-static inline size_t tensor_size(const struct tensor *t) {
+static inline size_t lab_tensor_size(const struct lab_tensor *t) {
     return t->view.dtype == CANDID_F32 ? 4 : 2;
 }
 
 /* Numbers that are none, in every element: whatever candid reads of those that are no lane's shows. */
-static inline struct tensor tensor_make(const struct arrangement *a, int n_dims, const int64_t *shape) {
-    struct tensor t = {.view = {.struct_size = sizeof(candid_view), .dtype = a->dtype, .n_dims = n_dims}};
+static inline struct lab_tensor lab_tensor_make(const struct arrangement *a, int n_dims, const int64_t *shape) {
+    struct lab_tensor t = {.view = {.struct_size = sizeof(candid_view), .dtype = a->dtype, .n_dims = n_dims}};
     int64_t stride = a->gaps ? 3 : 1;
     for (int i = 0; i < n_dims; i++) {
         const int dim = a->transposed ? i : n_dims - 1 - i;
@@ -155,13 +155,13 @@ static inline struct tensor tensor_make(const struct arrangement *a, int n_dims,
         stride *= shape[dim] + (a->gaps ? 1 : 0);
     }
     t.n = (size_t)stride;
-    t.view.data = t.memory = malloc(t.n * tensor_size(&t));
+    t.view.data = t.memory = malloc(t.n * lab_tensor_size(&t));
     assert_non_null(t.memory);
-    memset(t.memory, 0xff, t.n * tensor_size(&t));
+    memset(t.memory, 0xff, t.n * lab_tensor_size(&t));
     return t;
 }
 
-static inline size_t tensor_at(const struct tensor *t, int64_t i, int64_t j, int64_t k, int64_t l) {
+static inline size_t lab_tensor_at(const struct lab_tensor *t, int64_t i, int64_t j, int64_t k, int64_t l) {
     const int64_t index[] = {i, j, k, l};
     size_t at = 0;
     for (int d = 0; d < t->view.n_dims; d++) {
@@ -171,7 +171,7 @@ static inline size_t tensor_at(const struct tensor *t, int64_t i, int64_t j, int
     return at;
 }
 
-static inline void tensor_put(struct tensor *t, size_t at, float x) {
+static inline void lab_tensor_put(struct lab_tensor *t, size_t at, float x) {
     if (t->view.dtype == CANDID_F32) {
         ((float *)t->memory)[at] = x;
     } else {
@@ -180,18 +180,18 @@ static inline void tensor_put(struct tensor *t, size_t at, float x) {
 }
 
 /* Takes a number out, so that only what is nobody's is left. */
-static inline float tensor_take(struct tensor *t, size_t at) {
+static inline float lab_tensor_take(struct lab_tensor *t, size_t at) {
     const uint16_t half = t->view.dtype == CANDID_F32 ? 0 : ((uint16_t *)t->memory)[at];
     const float x = t->view.dtype == CANDID_F32   ? ((float *)t->memory)[at]
                     : t->view.dtype == CANDID_F16 ? f16_to_f32(half)
                                                   : bf16_to_f32(half);
-    memset((char *)t->memory + at * tensor_size(t), 0xff, tensor_size(t));
+    memset((char *)t->memory + at * lab_tensor_size(t), 0xff, lab_tensor_size(t));
     return x;
 }
 
 /* What is nobody's is untouched. */
-static inline void tensor_free(struct tensor *t) {
-    for (size_t i = 0; i < t->n * tensor_size(t); i++) {
+static inline void lab_tensor_free(struct lab_tensor *t) {
+    for (size_t i = 0; i < t->n * lab_tensor_size(t); i++) {
         assert_int_equal(((uint8_t *)t->memory)[i], 0xff);
     }
     free(t->memory);
@@ -214,7 +214,7 @@ static inline void lab_attention(struct lab *l, candid_site site, int layer) {
     if (!lab_wanted(l, site, layer)) {
         return;
     }
-    struct tensor t = tensor_make(l->a, 4, (int64_t[]){l->n_batch, LAB_HEADS, l->n_rows, l->n_keys});
+    struct lab_tensor t = lab_tensor_make(l->a, 4, (int64_t[]){l->n_batch, LAB_HEADS, l->n_rows, l->n_keys});
     for (int pass = 0; pass < 2; pass++) { /* put, then take */
         for (int i = 0; i < l->n_lanes; i++) {
             struct lane *lane = &l->lanes[i];
@@ -222,13 +222,13 @@ static inline void lab_attention(struct lab *l, candid_site site, int layer) {
             for (int j = 0; j < LAB_HEADS * s->n_rows * s->n_keys; j++) {
                 const int head = j / (s->n_rows * s->n_keys), row = j / s->n_keys % s->n_rows, key = j % s->n_keys;
                 const int column = s->key_columns ? s->key_columns[key] : s->key_offset + key;
-                const size_t at = tensor_at(&t, s->batch, head, s->first_row + row, column);
+                const size_t at = lab_tensor_at(&t, s->batch, head, s->first_row + row, column);
                 float x = lab_number(lane->number, l->role, site, layer, head, s->first_index + row, key);
                 x = site == CANDID_SITE_ATTENTION_PROBS ? (x + 1) / 8 : x; /* need not add up to one */
                 if (pass == 0) {
-                    tensor_put(&t, at, x);
+                    lab_tensor_put(&t, at, x);
                 } else {
-                    lab_keep(lane, tensor_take(&t, at));
+                    lab_keep(lane, lab_tensor_take(&t, at));
                 }
             }
         }
@@ -236,7 +236,7 @@ static inline void lab_attention(struct lab *l, candid_site site, int layer) {
             OK(candid_pass_at(l->pass, site, layer, &t.view, error));
         }
     }
-    tensor_free(&t);
+    lab_tensor_free(&t);
 }
 
 /* Where a lane's row is in a tensor, or in one that has the last row of each lane only. */
@@ -245,19 +245,20 @@ static inline int64_t lab_row(const struct lab *l, int lane, int row, bool last)
 }
 
 /* Rows of `width` numbers, or of n_early times as many. */
-static inline struct tensor lab_rows(struct lab *l, candid_site site, int layer, int width, int n_early, bool last) {
+static inline struct lab_tensor lab_rows(struct lab *l, candid_site site, int layer, int width, int n_early,
+                                         bool last) {
     const int64_t n_rows = !last ? l->n_rows : l->a->lanes == LANES_PACKED ? l->n_lanes : 1;
-    struct tensor t = n_early > 0 ? tensor_make(l->a, 4, (int64_t[]){l->n_batch, n_rows, n_early, width})
-                                  : tensor_make(l->a, 3, (int64_t[]){l->n_batch, n_rows, width});
+    struct lab_tensor t = n_early > 0 ? lab_tensor_make(l->a, 4, (int64_t[]){l->n_batch, n_rows, n_early, width})
+                                      : lab_tensor_make(l->a, 3, (int64_t[]){l->n_batch, n_rows, width});
     for (int i = 0; i < l->n_lanes; i++) {
         const candid_segment *s = &l->lanes[i].segment;
         for (int row = last ? s->n_rows - 1 : 0; row < s->n_rows; row++) {
             const int64_t r = lab_row(l, i, row, last);
             for (int j = 0; j < width * (n_early > 0 ? n_early : 1); j++) {
-                const size_t at =
-                    n_early > 0 ? tensor_at(&t, s->batch, r, j / width, j % width) : tensor_at(&t, s->batch, r, j, 0);
-                tensor_put(&t, at,
-                           lab_number(l->lanes[i].number, l->role, site, layer, n_early, s->first_index + row, j));
+                const size_t at = n_early > 0 ? lab_tensor_at(&t, s->batch, r, j / width, j % width)
+                                              : lab_tensor_at(&t, s->batch, r, j, 0);
+                lab_tensor_put(&t, at,
+                               lab_number(l->lanes[i].number, l->role, site, layer, n_early, s->first_index + row, j));
             }
         }
     }
@@ -265,19 +266,19 @@ static inline struct tensor lab_rows(struct lab *l, candid_site site, int layer,
 }
 
 /* Takes the rows whose numbers count: with `last` and behind the last attention the last ones only. */
-static inline void lab_take_rows(struct lab *l, struct tensor *t, bool last, bool keep_last_only) {
+static inline void lab_take_rows(struct lab *l, struct lab_tensor *t, bool last, bool keep_last_only) {
     for (int i = 0; i < l->n_lanes; i++) {
         const candid_segment *s = &l->lanes[i].segment;
         for (int row = last ? s->n_rows - 1 : 0; row < s->n_rows; row++) {
             for (int j = 0; j < t->view.shape[2]; j++) {
-                const float x = tensor_take(t, tensor_at(t, s->batch, lab_row(l, i, row, last), j, 0));
+                const float x = lab_tensor_take(t, lab_tensor_at(t, s->batch, lab_row(l, i, row, last), j, 0));
                 if (!keep_last_only || row == s->n_rows - 1) {
                     lab_keep(&l->lanes[i], x);
                 }
             }
         }
     }
-    tensor_free(t);
+    lab_tensor_free(t);
 }
 
 static inline void lab_hidden(struct lab *l, candid_site site, int layer) {
@@ -286,7 +287,7 @@ static inline void lab_hidden(struct lab *l, candid_site site, int layer) {
     }
     const int width = site == CANDID_SITE_HEAD_OUTPUT ? LAB_HEADS * LAB_DIM : LAB_EMBD;
     const bool last = site == CANDID_SITE_FINAL_NORM && l->a->last_rows;
-    struct tensor t = lab_rows(l, site, layer, width, 0, last);
+    struct lab_tensor t = lab_rows(l, site, layer, width, 0, last);
     OK(candid_pass_at(l->pass, site, layer, &t.view, error));
     lab_take_rows(l, &t, last, layer >= LAB_LAYERS - 1 && site >= CANDID_SITE_MLP_OUTPUT);
 }
@@ -296,8 +297,8 @@ static inline void lab_logits(struct lab *l) {
         return;
     }
     const int n_early = l->run.n_early;
-    struct tensor t = lab_rows(l, CANDID_SITE_LOGITS, LAB_LAYERS, LAB_VOCAB, 0, l->a->last_rows);
-    struct tensor early =
+    struct lab_tensor t = lab_rows(l, CANDID_SITE_LOGITS, LAB_LAYERS, LAB_VOCAB, 0, l->a->last_rows);
+    struct lab_tensor early =
         lab_rows(l, CANDID_SITE_LOGITS, LAB_LAYERS, LAB_VOCAB, n_early > 0 ? n_early : 1, l->a->last_rows);
     OK(candid_pass_logits(l->pass, &t.view, n_early > 0 ? &early.view : NULL, error));
     lab_take_rows(l, &t, l->a->last_rows, true);
