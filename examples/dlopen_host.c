@@ -22,7 +22,7 @@
 /* clang-format off */
 #define FUNCTIONS(F) \
     F(candid_abi_version) F(candid_status_name) F(candid_string_free) F(candid_config_parse) F(candid_config_free) \
-    F(candid_host_default) F(candid_plugin_create) F(candid_plugin_free) F(candid_task_create) F(candid_task_free) \
+    F(candid_plugin_create) F(candid_plugin_free) F(candid_task_create) F(candid_task_free) \
     F(candid_sequence_create) F(candid_sequence_free) F(candid_sequence_run) F(candid_sequence_wants) \
     F(candid_sequence_report) F(candid_pass_create) F(candid_pass_free) F(candid_pass_begin) F(candid_pass_at) \
     F(candid_pass_logits) F(candid_pass_end)
@@ -289,7 +289,7 @@ static void answer_with(const char *json, const float *plain) {
     candid_config *config = NULL;
     check(p_candid_config_parse(json, strlen(json), "a configuration", &config, &error));
 
-    candid_host host = p_candid_host_default();
+    candid_host host = candid_host_default();
     host.host = "dlopen_host";
     host.abilities = CANDID_CAN_BLOCK_INPUT | CANDID_CAN_ATTENTION_SCORES | CANDID_CAN_ATTENTION_PROBS |
                      CANDID_CAN_HEAD_OUTPUT | CANDID_CAN_MLP_OUTPUT | CANDID_CAN_BLOCK_OUTPUT | CANDID_CAN_FINAL_NORM |
