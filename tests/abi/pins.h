@@ -138,6 +138,7 @@ FIELD(candid_sharing, encode_ms, 48, 8)
 FIELD(candid_sharing, prefill_ms, 56, 8)
 FIELD(candid_sharing, decode_ms, 64, 8)
 FIELD(candid_sharing, why_not, 72, 200)
+
 /* plugin.h */
 
 LEAST(CANDID_ABI_VERSION, 1)
@@ -184,7 +185,8 @@ FIELD(candid_host, head_dim, 48, 4)
 FIELD(candid_host, n_embd, 52, 4)
 FIELD(candid_host, n_vocab, 56, 4)
 FIELD(candid_host, n_vision_blocks, 60, 4)
-FIELD(candid_host, n_threads, 64, 4)
+FIELD(candid_host, score_scale, 64, 4)
+FIELD(candid_host, n_threads, 68, 4)
 FIELD(candid_host, log, 72, 8)
 FIELD(candid_host, log_user_data, 80, 8)
 
@@ -242,11 +244,11 @@ FIELD(candid_span, n_tokens, 12, 4)
 FIELD(candid_span, grid_h, 16, 4)
 FIELD(candid_span, grid_w, 20, 4)
 
-GROWS(candid_tap, 120)
+GROWS(candid_tap, 24)
 FIELD(candid_tap, struct_size, 0, 8)
 FIELD(candid_tap, image, 8, 4)
 FIELD(candid_tap, block, 12, 4)
-FIELD(candid_tap, of_cls, 16, 104)
+FIELD(candid_tap, of_cls, 16, 8)
 
 CONSTANT(CANDID_ROLE_MAIN, 0)
 CONSTANT(CANDID_ROLE_TEXT_ONLY, 1)
@@ -304,4 +306,3 @@ FIELD(candid_search_params, n_prompt_ids, 8, 4)
 FIELD(candid_search_params, max_new_tokens, 12, 4)
 FIELD(candid_search_params, end_tokens, 16, 8)
 FIELD(candid_search_params, n_end_tokens, 24, 8)
-
