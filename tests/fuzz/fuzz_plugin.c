@@ -112,14 +112,15 @@ static void forget(struct host *h) {
     }
 }
 
-/* Elements behind the first, or -1 where the view is none. */
+/* Elements behind the first, at most MOST_ELEMENTS, or -1 where the view is none. */
 static int64_t extent(const candid_view *v) {
     int64_t last = 0;
     for (int i = 0; i < v->n_dims && i < 4; i++) {
-        if (v->shape[i] < 1 || v->strides[i] < 0 || v->shape[i] > MOST_ELEMENTS || v->strides[i] > MOST_ELEMENTS) {
+        if (v->shape[i] < 1 || v->strides[i] < 0) {
             return -1;
         }
-        last += (v->shape[i] - 1) * v->strides[i];
+        last += (v->shape[i] - 1) * v->strides[i]; /* both below 2^31 */
+        last = last < MOST_ELEMENTS ? last : MOST_ELEMENTS;
     }
     return v->n_dims < 0 || v->n_dims > 4 ? -1 : last;
 }
