@@ -35,6 +35,10 @@ def log_callback(log: Callable[[str, str], None]) -> Any:
     return _abi.LOG_FN(forward)
 
 
+def forget_what_log_raised() -> None:
+    _raised.error = None
+
+
 def raise_what_log_raised() -> None:
     error = getattr(_raised, "error", None)
     _raised.error = None
@@ -65,6 +69,7 @@ class Job(Generic[T]):
 
     def run(self, context: Callable[[], ctypes.c_void_p]) -> None:
         try:
+            forget_what_log_raised()
             if self.flag.value:
                 raise CancelledError(_abi.CANCELLED, "cancelled before it began")
             self._value = self.function(context(), self)

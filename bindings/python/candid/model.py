@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _abi
-from ._engine import Engine, Job, log_callback, raise_what_log_raised
+from ._engine import Engine, Job, forget_what_log_raised, log_callback, raise_what_log_raised
 from ._library import call, choice, library, library_path, to_bytes, to_int, to_path
 from ._params import Generation
 from .answer import Answer, Answers, answer_from, sharing_from
@@ -118,6 +118,7 @@ class Model:
             callback = log_callback(_to_logger(log) if isinstance(log, logging.Logger) else log)
             params.log = callback
         handle = ctypes.c_void_p()
+        forget_what_log_raised()
         call("candid_model_open", to_path(path, "path"), ctypes.byref(params), ctypes.byref(handle))
         model = cls(Engine(handle, n_ctx, callback))
         raise_what_log_raised()
