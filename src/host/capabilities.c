@@ -243,10 +243,19 @@ static candid_status add_default(const candid_host *host, const struct method *m
     candid_config *config = NULL;
     candid_plugin *plugin = NULL;
     const int n = snprintf(text, sizeof text, "{\"%s\": true}", method->name);
+    candid_error found = {0};
     TRY(candid_config_parse(text, (size_t)n, method->name, &config, error));
-    candid_status status = plugin_open(host, config, &plugin, error);
+    candid_status status = plugin_open(host, config, &plugin, &found);
     if (status == CANDID_OK) {
         status = add_method(plugin, method, out, error);
+    } else if (status == CANDID_ERROR_MEMORY) {
+        fail(error, status, "%s", found.message);
+    } else { /* the method does not fit the model */
+        cJSON *one = cJSON_AddObjectToObject(out, method->name);
+        cJSON_AddArrayToObject(one, "needs");
+        cJSON_AddBoolToObject(one, "runs", false);
+        cJSON_AddStringToObject(one, "why", found.message);
+        status = CANDID_OK;
     }
     candid_plugin_free(plugin);
     candid_config_free(config);
@@ -273,6 +282,8 @@ candid_status candid_host_capabilities(const candid_host *host, const candid_con
     if (!out) {
         return fail(error, CANDID_ERROR_ARGUMENT, "candid_host_capabilities: out is NULL");
     }
+    candid_host checked;
+    TRY(host_read(host, &checked, error));
     cJSON *all = cJSON_CreateObject();
     candid_status status = all ? CANDID_OK : fail_memory(error, "capabilities", 0);
     if (status == CANDID_OK && config) {

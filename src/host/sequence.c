@@ -228,6 +228,17 @@ static bool edits_scores(const struct plan_step *step) {
     return step->edit.kind == EDIT_SCORES_ABS || step->edit.kind == EDIT_SCORES_MEAN_ABS;
 }
 
+/* Layers that probes of the same method may still switch the step on for, while the prompt runs. */
+static void add_undecided(const struct plan *plan, const struct plan_step *step, enum candid_site site,
+                          uint8_t *table) {
+    for (int i = 0; i < plan->n_steps; i++) {
+        const struct plan_step *probe = &plan->steps[i];
+        if (probe->owner == step->owner && probe->decide) {
+            add_layers(plan, probe, site, true, table);
+        }
+    }
+}
+
 void step_sites(const struct plan *plan, const struct plan_step *step, enum plan_role role, unsigned row_sets,
                 bool last, uint8_t *table) {
     const bool main = role == ROLE_MAIN, edited = main && (step->rows & row_sets);
@@ -235,8 +246,12 @@ void step_sites(const struct plan *plan, const struct plan_step *step, enum plan
     switch (step->kind) {
     case PLAN_ATTENTION:
         if (edited) {
-            add_layers(plan, step, edits_scores(step) ? CANDID_SITE_ATTENTION_SCORES : CANDID_SITE_ATTENTION_PROBS,
-                       last, table);
+            const enum candid_site site =
+                edits_scores(step) ? CANDID_SITE_ATTENTION_SCORES : CANDID_SITE_ATTENTION_PROBS;
+            add_layers(plan, step, site, last, table);
+            if (row_sets & ROW_PROMPT) {
+                add_undecided(plan, step, site, table);
+            }
         }
         return;
     case PLAN_SCALE_HEADS:
