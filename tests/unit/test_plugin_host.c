@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "../support/host_answer.h"
+#include "../support/refused.h"
 #include "decode/group.h"
 #include "interventions/interventions.h"
 
@@ -143,6 +144,28 @@ static void check_report(const struct host_question *q, const struct expected *e
     candid_string_free(text);
 }
 
+/* Contrasts are counted as the host feeds them. */
+static void check_contrasts(const struct host_question *q, const char *json) {
+    char *text = NULL;
+    OK(candid_task_report(q->task, &text, error));
+    cJSON *report = cJSON_Parse(text);
+    for (int i = 0; i < q->needs.n_branches; i++) {
+        candid_branch branch = {.struct_size = sizeof branch};
+        int n = 0;
+        OK(candid_task_branch(q->task, i, &branch, error));
+        for (int t = 0; t < N_STEPS; t++) {
+            n += candid_task_needs_branch(q->task, i, t);
+        }
+        const cJSON *one = cJSON_GetObjectItemCaseSensitive(report, branch.method);
+        if (!cJSON_IsTrue(cJSON_GetObjectItem(one, "active")) ||
+            cJSON_GetNumberValue(cJSON_GetObjectItem(one, "rows_contrasted")) != n) { /* NOLINT: a whole number */
+            fail_msg("%s: expected %d rows contrasted, found %s", json, n, text);
+        }
+    }
+    cJSON_Delete(report);
+    candid_string_free(text);
+}
+
 /* The host's answer to a case, compared with the runtime's. */
 static void compare(struct host_lab *lab, const char *json, const char *request, const struct expected *e,
                     enum host_layout layout, int most) {
@@ -164,6 +187,7 @@ static void compare(struct host_lab *lab, const char *json, const char *request,
         }
     }
     check_report(&q, e, json);
+    check_contrasts(&q, json);
     host_answered(&q);
 }
 
@@ -210,11 +234,79 @@ static void questions_may_be_reworded(void **state) {
     host_lab_close(&lab);
 }
 
+/* Image `tokens` as candid's encoder gives them to a row are those that the host made itself. */
+static void check_sight(const struct host_lab *lab, const candid_encoding *e, int branch,
+                        const struct host_image *own) {
+    candid_span span = {.struct_size = sizeof span};
+    const float *tokens = NULL;
+    OK(candid_encoding_tokens(e, branch, 0, &span, &tokens, error));
+    assert_int_equal(span.kind, CANDID_SPAN_IMAGE);
+    assert_int_equal(span.n_tokens, own->n);
+    assert_int_equal(span.grid_h * span.grid_w, own->grid_h * own->grid_w);
+    assert_memory_equal(tokens, own->tokens, (size_t)own->n * (size_t)lab->host.w->n_embd * sizeof *tokens);
+}
+
+static void candid_may_encode_for_the_host(void **state) {
+    (void)state;
+    static const char *const seeing[] = {
+        "{}",
+        "{'vcd': true, 'damro': {'tokens': 4}, 'icd': true, 'pai': {'gamma': 1.2}}",
+        "{'paint': {'layers': 'all', 'gamma': 1}, 'vcd': {'seed': 3}}",
+    };
+    struct host_lab lab;
+    host_lab_open(&lab, N_HOST_SCENES - 1);
+    const candid_image *images[] = {lab.demo.image};
+    for (size_t k = 0; k < sizeof seeing / sizeof *seeing; k++) {
+        struct host_question q;
+        candid_encoding *e = NULL;
+        host_ask(&q, &lab, seeing[k], DEMO_PROMPT, HOST_LEFT);
+        OK(candid_task_encode(q.task, lab.demo.context, images, 1, NULL, &e, error));
+        check_sight(&lab, e, -1, &lab.image);
+        for (int i = 1; i < q.n_sides; i++) {
+            candid_branch branch = {.struct_size = sizeof branch};
+            candid_span span = {.struct_size = sizeof span};
+            const float *tokens;
+            OK(candid_task_branch(q.task, i - 1, &branch, error));
+            if (branch.sight == CANDID_SIGHT_NONE) {
+                WRONG(candid_encoding_tokens(e, i - 1, 0, &span, &tokens, error), "sees no image");
+            } else {
+                check_sight(&lab, e, i - 1, branch.sight == CANDID_SIGHT_SAME ? &lab.image : &q.sides[i].image);
+            }
+        }
+        size_t n_taps = 99;
+        const candid_tap *taps = candid_encoding_taps(e, &n_taps);
+        assert_int_equal(n_taps, q.needs.n_taps);
+        candid_sequence *sequence = NULL;
+        OK(candid_sequence_create(q.task, -1, q.sides[0].prompt.spans, q.sides[0].prompt.n_spans, taps, n_taps,
+                                  &sequence, error));
+        char *own = NULL, *other = NULL;
+        OK(candid_sequence_report(q.sides[0].sequence, &own, error));
+        OK(candid_sequence_report(sequence, &other, error));
+        assert_string_equal(own, other); /* PAINT tells how many tokens the taps chose */
+        candid_string_free(own), candid_string_free(other);
+        candid_sequence_free(sequence);
+
+        candid_encoding *none = NULL;
+        candid_span span = {.struct_size = sizeof span};
+        const float *tokens;
+        WRONG(candid_task_encode(q.task, lab.demo.context, images, 0, NULL, &none, error), "expected");
+        WRONG(candid_task_encode(NULL, lab.demo.context, images, 1, NULL, &none, error), "expected");
+        WRONG(candid_task_encode(q.task, NULL, images, 1, NULL, &none, error), "expected");
+        WRONG(candid_encoding_tokens(e, -2, 0, &span, &tokens, error), "expected");
+        WRONG(candid_encoding_tokens(e, -1, 1, &span, &tokens, error), "expected");
+        WRONG(candid_encoding_tokens(e, q.n_sides, 0, &span, &tokens, error), "expected");
+        host_answered(&q);
+        check_sight(&lab, e, -1, &lab.image); /* outlives the task */
+        candid_encoding_free(e);
+    }
+    host_lab_close(&lab);
+}
+
 static void tensors_may_lie_as_they_like(void **state) {
     (void)state;
     static const char *const json = "{'vcd': true, 'dola': true, 'pai': {'layers': 'all', 'gamma': 1.2}, " VAR "}";
     struct host_lab lab;
-    host_lab_open(&lab, N_HOST_SCENES - 1);
+    host_lab_open(&lab, 0);
     struct expected e = run_runtime(&lab, json, DEMO_PROMPT);
     for (int layout = 0; layout < HOST_LAYOUTS; layout++) {
         compare(&lab, json, DEMO_PROMPT, &e, (enum host_layout)layout, 0);
@@ -250,9 +342,8 @@ static void the_host_without_candid(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_host_without_candid),
-        cmocka_unit_test(a_host_computes_what_the_runtime_does),
-        cmocka_unit_test(questions_may_be_reworded),
+        cmocka_unit_test(the_host_without_candid),      cmocka_unit_test(a_host_computes_what_the_runtime_does),
+        cmocka_unit_test(questions_may_be_reworded),    cmocka_unit_test(candid_may_encode_for_the_host),
         cmocka_unit_test(tensors_may_lie_as_they_like),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
