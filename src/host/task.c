@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/params.h"
 #include "core/status.h"
 #include "decode/contrast.h"
+#include "host/array.h"
 #include "host/host.h"
 #include "host/view.h"
 #include "vision/damro.h"
@@ -339,8 +339,10 @@ candid_status candid_task_contrast(candid_task *task, int32_t n_generated, const
     for (int k = 0; k < task->list.n; k++) {
         counts[k] = candid_task_needs_branch(task, k, n_generated);
         if (counts[k]) {
-            const char *at = (const char *)branches + (size_t)k * branches[0].struct_size;
-            TRY(read_logits((const candid_view *)(const void *)at, n_vocab, "logits of a branch", &of[k], error));
+            candid_view view;
+            TRY(array_read(&view, sizeof view, branches, (size_t)k, "logits of a branch", error));
+            view.struct_size = sizeof view;
+            TRY(read_logits(&view, n_vocab, "logits of a branch", &of[k], error));
             if (of[k].n_rows != rows.n_rows) {
                 return fail(error, CANDID_ERROR_ARGUMENT, "logits of branch %d: expected %d rows, found %d", k,
                             rows.n_rows, of[k].n_rows);

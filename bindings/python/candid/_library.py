@@ -25,8 +25,8 @@ def library() -> ctypes.CDLL:
     path = library_path()
     if not path.exists():
         raise ImportError(
-            f"{path}: no such file; install the package (pip install ./bindings/python) or let the environment variable "
-            "CANDID_LIBRARY name a libcandid.so"
+            f"{path}: no such file; install the package (pip install ./bindings/python) or let the environment "
+            "variable CANDID_LIBRARY name a libcandid.so"
         )
     loaded = ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
     try:
@@ -77,4 +77,4 @@ def choice(table: dict[str, int], value: str, what: str) -> int:
 
 def version() -> str:
     """The version of the loaded library."""
-    return library().candid_version().decode()
+    return str(library().candid_version(), "utf-8")

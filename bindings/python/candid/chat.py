@@ -39,8 +39,8 @@ def between_of(conversation: str) -> str:
     if conversation.endswith("{prompt} [/INST]"):
         return _MISTRAL
     raise argument_error(
-        f"conversation {conversation!r} does not tell how a second turn begins: give between=, the text from one request "
-        f"to the next with {ANSWER!r} in it, such as {_VICUNA!r}"
+        f"conversation {conversation!r} does not tell how a second turn begins: give between=, the text from one "
+        f"request to the next with {ANSWER!r} in it, such as {_VICUNA!r}"
     )
 
 
@@ -53,9 +53,9 @@ class Turn:
 class Chat:
     """A conversation about images, made by :meth:`Model.chat`.
 
-    Every turn is a request of its own: the images are encoded and the whole conversation so far is read again, so that a
-    turn takes the time of all before it. What the model reads is what LLaVA renders: the first question with the images,
-    then answer, end token and question in turn.
+    Every turn is a request of its own: the images are encoded and the whole conversation so far is read again, so that
+    a turn takes the time of all before it. What the model reads is what LLaVA renders: the first question with the
+    images, then answer, end token and question in turn.
 
     Attributes
     ----------
@@ -75,7 +75,9 @@ class Chat:
         self._images = images
         self._config = config
         self._params = params
-        self._between = between_of(params.get("conversation") or model.info.conversation) if between is None else between
+        if between is None:
+            between = between_of(params.get("conversation") or model.info.conversation)
+        self._between = between
         if self._between.count(ANSWER) != 1:
             raise argument_error(f"between: expected a text with {ANSWER!r} once, found {self._between!r}")
         self.turns: list[Turn] = []

@@ -69,7 +69,8 @@ def schema() -> dict[str, Any]:
     text = ctypes.c_void_p()
     call("candid_config_schema", ctypes.byref(text))
     try:
-        return json.loads(ctypes.string_at(text.value or 0))
+        parsed: dict[str, Any] = json.loads(ctypes.string_at(text.value or 0))
+        return parsed
     finally:
         library().candid_string_free(text)
 

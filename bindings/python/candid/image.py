@@ -71,11 +71,11 @@ class Image:
 
     @property
     def width(self) -> int:
-        return library().candid_image_width(self._handle)
+        return int(library().candid_image_width(self._handle))
 
     @property
     def height(self) -> int:
-        return library().candid_image_height(self._handle)
+        return int(library().candid_image_height(self._handle))
 
     def numpy(self) -> npt.NDArray[np.uint8]:
         """A copy of the pixels: (height, width, 3) uint8, RGB."""

@@ -9,8 +9,6 @@ from typing import Any, Sequence, Union
 import numpy as np
 import numpy.typing as npt
 
-from . import _abi
-from ._library import call
 from ._params import Generation
 from .answer import Answer
 from .errors import argument_error
@@ -52,7 +50,8 @@ class Look:
     @property
     def maps(self) -> npt.NDArray[np.float32]:
         """The mean over the layers: (n_tokens, grid_h, grid_w)."""
-        return self.layers.mean(axis=1)
+        maps: npt.NDArray[np.float32] = self.layers.mean(axis=1)
+        return maps
 
     def find(self, word: str) -> list[int]:
         """The tokens that hold letters of a word's first occurrence in the answer, whatever its case.
@@ -80,8 +79,10 @@ class Look:
             Layers.
         """
         tokens: Any = self.find(token)[0] if isinstance(token, str) else slice(None) if token is None else token
-        chosen = _several(_several(self.layers, tokens, 0, "token"), slice(None) if layers is None else layers, 1, "layer")
-        return chosen.mean(axis=(0, 1), dtype=np.float32)
+        chosen = _several(self.layers, tokens, 0, "token")
+        chosen = _several(chosen, slice(None) if layers is None else layers, 1, "layer")
+        mean: npt.NDArray[np.float32] = chosen.mean(axis=(0, 1))
+        return mean
 
     def overlay(self, token: TokenSelection = None, layers: LayerSelection = None, brightest: float = 0.0) -> Image:
         """The image, faded, under the heat map of :meth:`map`.
@@ -113,7 +114,7 @@ class Look:
         return f"<candid.Look at {self.answer.text!r}, layers {self.layers.shape}>"
 
 
-def _several(values: Any, index: Any, axis: int, what: str) -> Any:
+def _several(values: npt.NDArray[np.float32], index: Any, axis: int, what: str) -> npt.NDArray[np.float32]:
     """`values` with the chosen entries of an axis, which stays."""
     n = values.shape[axis]
     try:

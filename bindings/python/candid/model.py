@@ -127,9 +127,10 @@ class Model:
     @classmethod
     def demo(cls, **options: Any) -> Model:
         """Opens the demo model, a toy that knows emoji scenes only. `options` are those of :meth:`open`."""
+        package = Path(__file__).resolve().parent
         places = [
-            Path(__file__).with_name("candid-demo.gguf"),  # installed with the package
-            Path(__file__).parents[3] / "models" / "demo" / "candid-demo.gguf",  # in candid's source tree
+            package / "candid-demo.gguf",  # installed with the package
+            package.parent.parent.parent / "models" / "demo" / "candid-demo.gguf",  # in candid's source tree
             library_path().parent.parent / "share" / "candid" / "models" / "demo" / "candid-demo.gguf",
         ]
         for place in places:
@@ -211,8 +212,8 @@ class Model:
         """Answers many questions at once: ``[(images, question), ...]``.
 
         An image is encoded once and the beginning of its prompts read once for questions that follow each other about
-        the same image (the same file name, or the same object); greedy or sampled answers are decoded side by side. With
-        ``precision="exact"`` the answers are those of :meth:`ask`, bit for bit.
+        the same image (the same file name, or the same object); greedy or sampled answers are decoded side by side.
+        With ``precision="exact"`` the answers are those of :meth:`ask`, bit for bit.
 
         Returns
         -------
@@ -276,8 +277,8 @@ class Model:
         image : ImageLike
         preprocess : "auto", "pad", "crop" or "anyres"
         features : "projected" or "encoder"
-            Visual tokens as they stand in the prompt, behind the projector; or what the image encoder says of each patch
-            before it (LLaVA-NeXT: view after view), without the class token.
+            Visual tokens as they stand in the prompt, behind the projector; or what the image encoder says of each
+            patch before it (LLaVA-NeXT: view after view), without the class token.
 
         Returns
         -------
@@ -390,7 +391,8 @@ def _shared(image: ImageLike, made: dict[Any, Any]) -> Image:
     key = os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)
     if key not in made:
         made[key] = (Image(image), image)  # held, so that no other object gets its id
-    return made[key][0]
+    shared: Image = made[key][0]
+    return shared
 
 
 def _handles(images: Sequence[Image]) -> Any:
@@ -404,5 +406,8 @@ def _to_logger(logger: logging.Logger) -> LogFunction:
 def _info(model: ctypes.c_void_p) -> ModelInfo:
     info = _abi.candid_model_info(struct_size=ctypes.sizeof(_abi.candid_model_info))
     call("candid_model_get_info", model, ctypes.byref(info))
-    values = {name: getattr(info, name) for name, *_ in _abi.candid_model_info._fields_ if name != "struct_size"}
-    return ModelInfo(**{k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in values.items()})
+    values: dict[str, Any] = {}
+    for name, *_ in _abi.candid_model_info._fields_[1:]:
+        value = getattr(info, name)
+        values[name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return ModelInfo(**values)

@@ -16,9 +16,9 @@ class Stream:
     """Pieces of an answer's text, each of whole characters, while the model generates it on another thread.
 
     Iterate over it; then ``result`` is the :class:`Answer`. The pieces together are the answer's text. The generation
-    is stopped by ``close()``, by leaving the loop early (``break``, an exception) and by dropping the stream: the answer
-    so far is the ``result``, its ``finish`` "cancelled". What fails on the other thread is raised where the stream is
-    read. Beam search, OPERA and several answers come in one piece, at the end.
+    is stopped by ``close()``, by leaving the loop early (``break``, an exception) and by dropping the stream: the
+    answer so far is the ``result``, its ``finish`` "cancelled". What fails on the other thread is raised where the
+    stream is read. Beam search, OPERA and several answers come in one piece, at the end.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ def run_python(code: str, **more: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **more},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     if done.returncode != 0 or done.stderr:
         raise AssertionError(f"exit {done.returncode}\n{done.stdout}\n{done.stderr}")

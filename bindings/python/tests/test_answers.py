@@ -200,9 +200,9 @@ class Errors(Case):
             (candid.FileError, 2, "none.png", m.caption, "none.png", "candid_image_load", [b"none.png"]),
             (candid.FormatError, 3, "found text", m.caption, b"no", "candid_image_load_memory", [b"no", 2, None]),
             (candid.FormatError, 3, "found text", m.caption, __file__, "candid_image_load", [os.fsencode(__file__)]),
-            (candid.FileError, 2, "none.gguf", candid.Model.open, "none.gguf", "candid_model_open", [b"none.gguf", None]),
-            (candid.FormatError, 3, 'key vhrr: there is no such method; did you mean "vhr"?', candid.Config, {"vhrr": 1},
-             "candid_config_parse", [b'{"vhrr": 1}', 11, None]),
+            (candid.FileError, 2, "no.gguf", candid.Model.open, "no.gguf", "candid_model_open", [b"no.gguf", None]),
+            (candid.FormatError, 3, 'key vhrr: there is no such method; did you mean "vhr"?', candid.Config,
+             {"vhrr": 1}, "candid_config_parse", [b'{"vhrr": 1}', 11, None]),
         ]:  # fmt: skip
             sentence = self.c_sentence(c_function, *c_arguments)
             self.assertIn(fragment, sentence)

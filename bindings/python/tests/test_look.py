@@ -80,7 +80,8 @@ class Look(Case):
 
         def near(cell: int) -> float:
             y, x = divmod(cell, 8)
-            return sums[int((y + 0.3) * step_y) : int((y + 0.7) * step_y), int((x + 0.3) * step_x) : int((x + 0.7) * step_x)].mean()
+            rows = slice(int((y + 0.3) * step_y), int((y + 0.7) * step_y))
+            return float(sums[rows, int((x + 0.3) * step_x) : int((x + 0.7) * step_x)].mean())
 
         self.assertGreater(near(int(values.argmax())), near(int(values.argmin())) + 100)
         dark = look.overlay(4, brightest=100.0).numpy()

@@ -18,7 +18,7 @@ README = ROOT / "bindings" / "python" / "README.md"
 class Documentation(Case):
     def run_program(self, folder: str, *arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=folder, env={**os.environ}, capture_output=True, text=True, timeout=120
+            [sys.executable, *arguments], cwd=folder, env={**os.environ}, capture_output=True, text=True, timeout=600
         )
         self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
         return done.stdout
