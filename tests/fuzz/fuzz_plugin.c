@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cpu/plan_ops.h"
 #include "candid/plugin.h"
+#include "core/status.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -26,6 +28,56 @@ static const char *const configs[] = {
     "{\"paint\":{\"layers\":\"all\"},\"dola\":true,\"decode\":{\"branch_edits\":\"same\"}}",
     "{\"causalmm\":{\"vision\":\"off\",\"language\":\"shuffle\"},\"pai\":{\"layers\":\"all\",\"gamma\":1}}",
 };
+
+/* ---- backend ----------------------------------------------------------------------------------- */
+
+/* The CPU's, as far as a host's tensors are edited with it. */
+static void destroy(struct backend *b) {
+    free(b);
+}
+
+static void download(struct backend *b, void *host, const void *device, size_t bytes) {
+    memcpy(host, device, bytes);
+}
+
+static void copy(struct backend *b, void *to, const void *from, size_t bytes) {
+    memcpy(to, from, bytes);
+}
+
+static void peaks(struct backend *b, float *out, const float *x, int n_rows, int n, const int *dims, int n_dims,
+                  float eps) {
+    cpu_peaks(out, x, n_rows, n, dims, n_dims, eps, 1);
+}
+
+static void scale_heads(struct backend *b, float *x, int n_rows, int n_head, int head_dim, const float *scale) {
+    cpu_scale_heads(x, n_rows, n_head, head_dim, scale, 1);
+}
+
+static void steer(struct backend *b, float *x, int n_rows, int n, const float *v, float strength,
+                  enum steer_mode mode) {
+    cpu_steer(x, n_rows, n, v, strength, mode, 1);
+}
+
+static void mix(struct backend *b, float *out, float keep, const float *x, float add, size_t n) {
+    cpu_mix(out, keep, x, add, n);
+}
+
+candid_status backend_cpu_create(candid_precision precision, int n_threads, const struct logger *log,
+                                 struct backend **out, candid_error *error) {
+    static const struct backend_ops ops = {.destroy = destroy,
+                                           .download = download,
+                                           .copy = copy,
+                                           .peaks = peaks,
+                                           .scale_heads = scale_heads,
+                                           .steer = steer,
+                                           .mix = mix};
+    *out = calloc(1, sizeof **out);
+    if (!*out) {
+        return fail_memory(error, "a backend", sizeof **out);
+    }
+    (*out)->ops = &ops;
+    return CANDID_OK;
+}
 
 /* ---- input ------------------------------------------------------------------------------------- */
 
