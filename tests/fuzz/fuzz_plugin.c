@@ -135,8 +135,9 @@ struct host {
     candid_task *task;
     candid_pass *pass;
     candid_sequence *sequences[MOST_SEQUENCES];
-    int n_prompt[MOST_SEQUENCES], n_images[MOST_SEQUENCES];
+    int n_prompt[MOST_SEQUENCES], n_text[MOST_SEQUENCES];
     candid_search *search;
+    int searched;       /* its sequence */
     int n_rows, n_keys; /* of the tensors of the pass */
     void *memory[8];    /* of this call */
     int n_memory;
@@ -215,9 +216,9 @@ static void make_sequence(struct host *h) {
     check(h, candid_task_needs(h->task, &needs, &h->error));
     const int32_t number_ = likely(in, below(in, needs.n_branches + 1) - 1);
     char *spans = memory(h, (size_t)n * (stride > sizeof(candid_span) ? stride : sizeof(candid_span)));
-    int n_prompt = 0, n_images = 0;
+    int n_prompt = 0, n_text = 0;
     for (int i = 0; i < n; i++) {
-        const bool image = i == n / 2 && candid_task_needs_branch(h->task, 0, 0) + 1 > 0 && byte(in) < 230;
+        const bool image = i == n / 2 && byte(in) < 230;
         const int side = 1 + below(in, 3);
         candid_span span = {.struct_size = stride,
                             .kind = (candid_span_kind)likely(in, image),
@@ -225,8 +226,9 @@ static void make_sequence(struct host *h) {
                             .grid_h = likely(in, image ? side : 0),
                             .grid_w = likely(in, image ? side : 0)};
         memcpy(spans + (size_t)i * stride, &span, stride < sizeof span ? stride : sizeof span);
-        n_prompt += span.n_tokens > 0 && span.n_tokens < 1000 ? span.n_tokens : 0;
-        n_images += image;
+        const int n_tokens = span.n_tokens > 0 && span.n_tokens < 1000 ? span.n_tokens : 0;
+        n_prompt += n_tokens;
+        n_text += image ? 0 : n_tokens;
     }
     candid_view of_cls = tensor(h, 2, (int64_t[]){h->host.n_head, below(in, 10)});
     candid_tap taps[CANDID_MAX_TAPS];
@@ -242,7 +244,7 @@ static void make_sequence(struct host *h) {
         candid_sequence_free(h->sequences[slot]);
         h->sequences[slot] = made;
         h->n_prompt[slot] = n_prompt;
-        h->n_images[slot] = n_images;
+        h->n_text[slot] = n_text;
         candid_pass_free(h->pass); /* no pass may be under way with what was freed */
         h->pass = NULL;
         check(h, candid_pass_create(h->plugin, &h->pass, &h->error));
@@ -294,9 +296,8 @@ static void show_logits(struct host *h) {
     check(h, candid_pass_logits(h->pass, &v, rarely(h->in) ? NULL : &early, &h->error));
 }
 
-/* A whole pass, as it should be. */
-static void run_pass(struct host *h) {
-    begin_pass(h);
+/* Everything of a pass that has begun, as it should be. */
+static void finish_pass(struct host *h) {
     for (int l = 0; l < h->host.n_layer; l++) {
         for (int site = 0; site < CANDID_SITE_FINAL_NORM; site++) {
             forget(h);
@@ -308,6 +309,77 @@ static void run_pass(struct host *h) {
     forget(h);
     show_logits(h);
     check(h, candid_pass_end(h->pass, &h->error));
+}
+
+/* n segments of a sequence beside each other, each n_rows from `first` on. */
+static void run_rows(struct host *h, int slot, candid_role role, int n, int n_rows, int first) {
+    candid_segment segments[8];
+    n = n < 8 ? n : 8;
+    for (int i = 0; i < n; i++) {
+        segments[i] = (candid_segment){.struct_size = sizeof *segments,
+                                       .sequence = h->sequences[slot],
+                                       .role = role,
+                                       .first_row = i * n_rows,
+                                       .n_rows = n_rows,
+                                       .first_index = first,
+                                       .n_keys = first + n_rows};
+    }
+    h->n_rows = n * n_rows;
+    h->n_keys = first + n_rows;
+    check(h, candid_pass_begin(h->pass, segments, (size_t)n, &h->error));
+    finish_pass(h);
+}
+
+/* A prompt with its companions. */
+static void run_prompt(struct host *h) {
+    const int slot = below(h->in, MOST_SEQUENCES);
+    candid_run run = {.struct_size = sizeof run};
+    if (!h->sequences[slot] || h->n_prompt[slot] == 0) {
+        return;
+    }
+    check(h, candid_sequence_run(h->sequences[slot], &run, &h->error));
+    for (int role = CANDID_ROLE_COUNT - 1; role >= 0; role--) {
+        if (role == CANDID_ROLE_MAIN || (run.companions >> role & 1u)) {
+            run_rows(h, slot, (candid_role)role, 1, role == CANDID_ROLE_TEXT_ONLY ? h->n_text[slot] : h->n_prompt[slot],
+                     0);
+        }
+    }
+}
+
+/* One step of a search, as it should be. */
+static void run_search(struct host *h) {
+    candid_order order = {.struct_size = sizeof order, .n_beams = 1};
+    int32_t beams[8];
+    int n_left = 0;
+    if (!h->search) {
+        return;
+    }
+    for (int n = 1; n <= 2; n++) { /* one beam at first, then two */
+        const candid_view logits = tensor(h, 2, (int64_t[]){n, h->host.n_vocab});
+        check(h, candid_search_logits(h->search, &logits, &order, &h->error));
+        forget(h);
+    }
+    if (order.n_candidates == 0) {
+        return;
+    }
+    run_rows(h, h->searched, CANDID_ROLE_MAIN, order.n_beams * order.n_candidates, 1,
+             h->n_prompt[h->searched] + order.n_tokens);
+    check(h, candid_search_measured(h->search, &order, &h->error));
+    forget(h);
+    if (order.verb == CANDID_VERB_ROLLBACK) {
+        const candid_view logits = tensor(h, 2, (int64_t[]){order.n_beams, h->host.n_vocab});
+        check(h, candid_search_again(h->search, &logits, &order, &h->error));
+        forget(h);
+    }
+    for (int i = 0; order.verb == CANDID_VERB_CONTINUE && order.candidates && i < order.n_beams && i < 8; i++) {
+        if (order.candidates[i] < 0) {
+            beams[n_left++] = i;
+        }
+    }
+    if (n_left > 0) {
+        run_rows(h, h->searched, CANDID_ROLE_MAIN, n_left, 1, h->n_prompt[h->searched] + order.n_tokens);
+        check(h, candid_search_measured_beams(h->search, beams, (size_t)n_left, &h->error));
+    }
 }
 
 static void ask_sequence(struct host *h) {
@@ -338,7 +410,7 @@ static void ask_task(struct host *h) {
     }
     const candid_status status = candid_task_branch(h->task, number_, &branch, &h->error);
     check(h, status);
-    switch (below(in, 4)) {
+    switch (below(in, 5)) {
     case 0:
         views[0] = tensor(h, 3, (int64_t[]){3, 2, 3});
         check(h, candid_task_noise(h->task, number_, likely(in, 0), likely(in, 0), &views[0], &h->error));
@@ -354,6 +426,12 @@ static void ask_task(struct host *h) {
         const int grid_h = below(in, 5), grid_w = below(in, 5);
         int32_t *cells = memory(h, 16 * sizeof *cells), *positions = memory(h, 16 * sizeof *positions), n = 0;
         check(h, candid_task_place(h->task, grid_h, grid_w, cells, positions, &n, &h->error));
+        break;
+    }
+    case 3: {
+        char *text = NULL;
+        check(h, candid_task_report(h->task, &text, &h->error));
+        candid_string_free(text);
         break;
     }
     default: {
@@ -383,9 +461,10 @@ static void step_search(struct host *h) {
     float score;
     char *text = NULL;
     const candid_view logits = tensor(h, 2, (int64_t[]){1 + below(in, 2), h->host.n_vocab});
-    candid_sequence *s = h->sequences[below(in, MOST_SEQUENCES)];
-    if (!h->search && h->task && s) {
-        check(h, candid_search_create(h->task, s, &params, &h->search, &h->error));
+    const int slot = below(in, MOST_SEQUENCES);
+    if (!h->search && h->task && h->sequences[slot]) {
+        h->searched = slot;
+        check(h, candid_search_create(h->task, h->sequences[slot], &params, &h->search, &h->error));
         return;
     }
     if (!h->search) {
@@ -430,6 +509,9 @@ static bool open_host(struct host *h) {
     }
     const candid_status status = candid_plugin_create(&h->host, h->config, &h->plugin, &h->error);
     check(h, status);
+    char *text = NULL;
+    check(h, candid_host_capabilities(&h->host, rarely(in) ? NULL : h->config, &text, &h->error));
+    candid_string_free(text);
     if (status == CANDID_OK && (h->host.n_layer > 8 || h->host.n_head > 8 || h->host.head_dim > 64 ||
                                 h->host.n_embd > 64 || h->host.n_vocab > 64)) {
         return false; /* tensors would be large */
@@ -438,7 +520,7 @@ static bool open_host(struct host *h) {
 }
 
 static void call(struct host *h) {
-    switch (below(h->in, 10)) {
+    switch (below(h->in, 12)) {
     case 0: make_task(h); break;
     case 1: make_sequence(h); break;
     case 2: begin_pass(h); break;
@@ -448,7 +530,12 @@ static void call(struct host *h) {
     case 6: ask_sequence(h); break;
     case 7: ask_task(h); break;
     case 8: step_search(h); break;
-    default: run_pass(h); break;
+    case 9: run_prompt(h); break;
+    case 10: run_search(h); break;
+    default:
+        begin_pass(h);
+        finish_pass(h);
+        break;
     }
     forget(h);
 }
