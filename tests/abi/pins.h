@@ -43,7 +43,7 @@ FIELD(candid_model_params, n_threads, 20, 4)
 FIELD(candid_model_params, log, 24, 8)
 FIELD(candid_model_params, log_user_data, 32, 8)
 
-GROWS(candid_model_info, 72)
+GROWS(candid_model_info, 88)
 FIELD(candid_model_info, struct_size, 0, 8)
 FIELD(candid_model_info, name, 8, 8)
 FIELD(candid_model_info, backend, 16, 8)
@@ -57,6 +57,8 @@ FIELD(candid_model_info, n_ctx_train, 48, 4)
 FIELD(candid_model_info, image_size, 52, 4)
 FIELD(candid_model_info, image_tokens, 56, 4)
 FIELD(candid_model_info, file_bytes, 64, 8)
+FIELD(candid_model_info, conversation, 72, 8)
+FIELD(candid_model_info, n_vision_blocks, 80, 4)
 
 CONSTANT(CANDID_KV_DEFAULT, 0)
 CONSTANT(CANDID_KV_F16, 1)
@@ -138,6 +140,18 @@ FIELD(candid_sharing, encode_ms, 48, 8)
 FIELD(candid_sharing, prefill_ms, 56, 8)
 FIELD(candid_sharing, decode_ms, 64, 8)
 FIELD(candid_sharing, why_not, 72, 200)
+
+CONSTANT(CANDID_FEATURES_PROJECTED, 0)
+CONSTANT(CANDID_FEATURES_ENCODER, 1)
+
+FIXED(candid_attention, 48)
+FIELD(candid_attention, n_tokens, 0, 8)
+FIELD(candid_attention, n_layer, 8, 4)
+FIELD(candid_attention, grid_h, 12, 4)
+FIELD(candid_attention, grid_w, 16, 4)
+FIELD(candid_attention, values, 24, 8)
+FIELD(candid_attention, text, 32, 8)
+FIELD(candid_attention, token_end, 40, 8)
 
 /* plugin.h */
 
