@@ -242,7 +242,7 @@ enum { N_HOST_SCENES = 3 };
 
 static inline void host_lab_open(struct host_lab *lab, int scene) {
     *lab = (struct host_lab){0};
-    model_open(&lab->demo, host_scenes[scene].model, host_scenes[scene].image, CANDID_PRECISION_EXACT, 2);
+    model_open(&lab->demo, host_scenes[scene].model, host_scenes[scene].image, CANDID_PRECISION_EXACT, 1);
     naive_host_open(&lab->host, &lab->demo.model->llama);
     float *pixels = host_pixels(&lab->demo);
     lab->image = host_encode(&lab->demo, pixels, NULL);

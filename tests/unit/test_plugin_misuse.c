@@ -453,6 +453,18 @@ static void segments_are_checked(void **state) {
     OK(candid_pass_begin(s.pass, bad, 1, error));
     WRONG(candid_pass_at(s.pass, CANDID_SITE_HEAD_OUTPUT, 0, &s.rows, error), "batch");
 
+    /* rows of a prompt stand once in a pass, in their order */
+    bad[0] = bad[1] = s.segment;
+    bad[1].batch = 1;
+    WRONG(candid_pass_begin(s.pass, bad, 2, error), "follow each other");
+    bad[0].n_rows = 4;
+    bad[1].first_index = 5;
+    bad[1].n_rows = N_PROMPT - 5;
+    WRONG(candid_pass_begin(s.pass, bad, 2, error), "follow each other");
+    bad[1].first_index = 4;
+    bad[1].n_rows = N_PROMPT - 4;
+    OK(candid_pass_begin(s.pass, bad, 2, error));
+
     /* another plugin's sequence; a prompt in parts, or without what must run before it */
     WRONG(candid_pass_begin(s.pass, &other.segment, 1, error), "another plugin");
     WRONG(candid_pass_begin(other.pass, &other.segment, 1, error), "companion");
