@@ -89,6 +89,9 @@ typedef struct candid_model_params {
     int n_threads;              /* 0: all cores this process may use */
     candid_log_fn log;          /* NULL: silent. Must stay callable as long as the model lives */
     void *log_user_data;
+    /* NULL or "auto": a GPU when this build and machine have a usable one, else the CPU; "cpu"; "cuda", "cuda:1": that
+     * GPU, or CANDID_ERROR_UNSUPPORTED with the reason. Weights are copied to a GPU here, once for all contexts. */
+    const char *device;
 } candid_model_params;
 
 CANDID_API candid_model_params candid_model_params_default(void);

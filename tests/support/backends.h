@@ -18,9 +18,26 @@ static inline candid_status create_cpu_fast(struct backend **out, candid_error *
     return backend_cpu_create(CANDID_PRECISION_FAST, 2, NULL, out, error);
 }
 
+#ifdef CANDID_CUDA
+#include "backend/cuda/cuda.h"
+
+static inline candid_status create_cuda_exact(struct backend **out, candid_error *error) {
+    return backend_cuda_create(CANDID_PRECISION_EXACT, 0, NULL, NULL, out, error);
+}
+
+static inline candid_status create_cuda_fast(struct backend **out, candid_error *error) {
+    return backend_cuda_create(CANDID_PRECISION_FAST, 0, NULL, NULL, out, error);
+}
+#endif
+
 static const struct tested_backend tested_backends[] = {
+#ifdef CANDID_CUDA /* a test of its own: the other backends have had theirs */
+    {"cuda exact", create_cuda_exact, true},
+    {"cuda fast", create_cuda_fast, true},
+#else
     {"cpu exact", create_cpu_exact, true},
     {"cpu fast", create_cpu_fast, true},
+#endif
 };
 #define N_TESTED_BACKENDS (sizeof tested_backends / sizeof *tested_backends)
 
