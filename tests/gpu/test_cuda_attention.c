@@ -189,7 +189,7 @@ static void check_shape(const struct shape *shape, bool f32, enum wanted wanted,
 static void check_shapes(enum wanted wanted) {
     static const struct shape shapes[] = {
         {2, 1, 64, 100, 20}, {1, 4, 32, 33, 30}, {2, 2, 80, 150, 12}, {1, 3, 7, 96, 25},
-        {1, 1, 64, 1, 3},    {3, 1, 40, 31, 25}, {1, 2, 256, 70, 10}, {1, 1, 1, 65, 12},
+        {1, 1, 64, 1, 3},    {3, 2, 40, 31, 25}, {1, 2, 256, 70, 10}, {1, 1, 1, 65, 12},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const bool f32 = (i + (size_t)wanted) % 2;
@@ -229,6 +229,47 @@ static void wide_heads_and_large_groups(void **state) {
     }
     check_shape(&shapes[1], false, WANT_ABS, CANDID_PRECISION_FAST);
     check_shape(&shapes[2], false, WANT_ABS, CANDID_PRECISION_FAST);
+}
+
+/* The rows of a prompt mostly have the same classes and heads, which the call then holds once. */
+static void rows_share_sets(void **state) {
+    struct scene s;
+    struct device_blocks d;
+    struct backend *b = open_backend(CANDID_PRECISION_EXACT);
+    scene_margin = 5e-5;
+    scene_begin(&s, true, 2, 2, 24, 60, 40, WANT_ANY);
+    blocks_upload(b, &s, &d);
+    for (int r = 1; r < s.a.n_rows; r++) {
+        struct edited_row *row = &s.edited[r], *before = &s.edited[r - 1];
+        if (!s.rows[r].edits || !s.rows[r - 1].edits || r % 4 == 0) {
+            continue;
+        }
+        do { /* parameters of their own, sets of the row before; some without its heads */
+            random_edits(&s, r, WANT_ANY);
+            for (int i = 0; s.rows[r].edits && i < row->edits.n_edits && i < before->edits.n_edits; i++) {
+                row->edit[i].kind = before->edit[i].kind;
+                row->edit[i].classes = before->edit[i].classes;
+                row->edit[i].n_classes = before->edit[i].n_classes;
+                row->edit[i].class_stride = before->edit[i].class_stride;
+                row->edit[i].heads = chance(70) ? before->edit[i].heads : NULL;
+            }
+            for (int i = before->edits.n_edits; i < row->edits.n_edits; i++) { /* a second mean is not defined */
+                row->edit[i].kind = row->edit[i].kind == EDIT_SCORES_MEAN_ABS ? EDIT_SCORES_ABS : row->edit[i].kind;
+            }
+            s.marginal = false;
+            for (int i = 0; i < MOST_EDITS * s.a.n_head; i++) {
+                s.expected_moved[r * MOST_EDITS * s.a.n_head + i] = (double)SENTINEL;
+            }
+            for (int i = 0; i < s.rows[r].n_probes; i++) {
+                memset(row->expected[i], 0, (size_t)attention_row_end(&s.rows[r]) * sizeof *row->expected[i]);
+            }
+            oracle_row(&s, r);
+        } while (s.marginal);
+    }
+    free(check_all(b, &s, &d, 2e-5, "shared sets"));
+    blocks_release(b, &s, &d);
+    scene_free(&s);
+    backend_destroy(b);
 }
 
 /* Scores and probabilities shown to an observer are those of the CPU's reference. */
@@ -283,6 +324,7 @@ int main(void) {
         cmocka_unit_test(probabilities_are_replaced),
         cmocka_unit_test(edits_combine),
         cmocka_unit_test(wide_heads_and_large_groups),
+        cmocka_unit_test(rows_share_sets),
         cmocka_unit_test(observers_see_the_reference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

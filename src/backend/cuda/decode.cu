@@ -136,7 +136,6 @@ static __global__ void __launch_bounds__(THREADS)
             part[dim] = highest;
             part[dim + 1] = sum;
         }
-        __syncthreads(); /* scores and joined are free again */
     }
 }
 

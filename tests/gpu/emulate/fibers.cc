@@ -13,6 +13,7 @@
 #endif
 #endif
 #ifdef CHECKED_STACKS
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -74,7 +75,7 @@ static void prepare(struct context *c, char *stack, size_t bytes, void (*entry)(
 /* ---- a block ------------------------------------------------------------------------------------- */
 
 #define MOST_THREADS 1024
-#define STACK_BYTES  ((size_t)256 << 10)
+#define STACK_BYTES  ((size_t)64 << 10)
 #define WARP         32
 
 struct emulated_place emulated_place;
@@ -94,6 +95,7 @@ static struct block {
     void *kernel;
     uint64_t random;
     unsigned long seed; /* that `random` began with */
+    bool deep;          /* the thread that could go on last goes on first: one warp runs as far ahead as it can */
     bool from_host;
     const void *host_stack;
     size_t host_bytes;
@@ -143,7 +145,7 @@ static void next(struct context *from, bool leaves) {
         switch_to(from, &b.host, leaves, 0);
         return;
     }
-    const unsigned i = random_below(b.n_ready), t = b.ready[i];
+    const unsigned i = b.deep ? b.n_ready - 1 : random_below(b.n_ready), t = b.ready[i];
     b.ready[i] = b.ready[--b.n_ready];
     if (from == &b.threads[t]) {
         return;
@@ -153,7 +155,9 @@ static void next(struct context *from, bool leaves) {
 }
 
 static void release(enum waiting state, unsigned first, unsigned end) {
-    for (unsigned t = first; t < end && t < b.n_threads; t++) {
+    const unsigned n = (end < b.n_threads ? end : b.n_threads) - first, begin = random_below(n);
+    for (unsigned i = 0; i < n; i++) {
+        const unsigned t = first + (begin + i) % n;
         if (b.state[t] == state) {
             b.state[t] = RUNNING;
             b.ready[b.n_ready++] = t;
@@ -225,8 +229,13 @@ static void run_block(void) {
         b.turn[t] = 0;
         b.n_at_warp[t / WARP] = b.n_left_warp[t / WARP] = 0;
         b.ready[b.n_ready++] = t;
-        prepare(&b.threads[t], b.stacks + t * STACK_BYTES, STACK_BYTES, thread_main);
+        char *stack = b.stacks + t * STACK_BYTES;
+#ifdef CHECKED_STACKS
+        __asan_unpoison_memory_region(stack, STACK_BYTES); /* frames of a block before, which never returned */
+#endif
+        prepare(&b.threads[t], stack, STACK_BYTES, thread_main);
     }
+    b.deep = random_below(2);
     b.from_host = true;
     next(&b.host, false);
 }
