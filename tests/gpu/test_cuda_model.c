@@ -16,8 +16,7 @@
 #ifdef CANDID_CUDA_EMULATED
 #include "cuda_runtime_api.h"
 #endif
-/* Emulated and under a sanitizer, the demo model takes minutes. */
-#if !defined(CANDID_CUDA_EMULATED) || !defined(__SANITIZE_ADDRESS__)
+#if !defined(CANDID_CUDA_EMULATED) || defined(CANDID_EMULATE_ALL)
 #define WITH_DEMO_MODEL 1
 #endif
 

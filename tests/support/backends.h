@@ -52,6 +52,12 @@ static inline struct backend *tested_backend_open(const struct tested_backend *t
     return b;
 }
 
+/* A backend of the kind that is tested, for tests of networks. */
+static inline candid_status tested_backend_create(candid_precision precision, struct backend **out,
+                                                  candid_error *error) {
+    return tested_backends[precision == CANDID_PRECISION_EXACT ? 0 : 1].create(out, error);
+}
+
 /* n floats in the backend's memory: those of `host`, or NaN when it is NULL. */
 static inline float *device_copy(struct backend *b, const float *host, size_t n) {
     void *memory = NULL;
