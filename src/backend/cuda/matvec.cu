@@ -83,7 +83,7 @@ static __global__ void __launch_bounds__(WARPS *WARP)
     }
     const int row_chunks = n_in / QK;
     float sum[ROWS][OUTS] = {};
-#pragma unroll 2
+#pragma unroll 2 /* more costs the K types so many registers that fewer warps fit than loads are gained */
     for (int c = lane; c < row_chunks; c += WARP) {
         struct chunk w[OUTS];
 #pragma unroll
@@ -113,10 +113,24 @@ static __global__ void __launch_bounds__(WARPS *WARP)
 
 /* ---- weights in floats ---- */
 
-/* Eight values from a 16-byte aligned place. */
-template <int TYPE> static __device__ __forceinline__ void load8(const void *main, size_t at, float v[8]) {
-    if (TYPE == TYPE_F32) {
-        const uint4 a = load_stream((const float *)main + at), b = load_stream((const float *)main + at + 4);
+/* Eight values as they are stored: 16 bytes, or 32 of F32. */
+template <int TYPE> struct stored8 { uint4 words[TYPE == TYPE_F32 ? 2 : 1]; };
+
+template <int TYPE> static __device__ __forceinline__ struct stored8<TYPE> load8(const void *main, size_t at) {
+    struct stored8<TYPE> s;
+    if constexpr (TYPE == TYPE_F32) {
+        s.words[0] = load_stream((const float *)main + at);
+        s.words[1] = load_stream((const float *)main + at + 4);
+    } else {
+        s.words[0] = load_stream((const uint16_t *)main + at);
+    }
+    return s;
+}
+
+template <int TYPE>
+static __device__ __forceinline__ void floats8(const struct stored8<TYPE> s, float v[8]) {
+    if constexpr (TYPE == TYPE_F32) {
+        const uint4 a = s.words[0], b = s.words[1];
         const uint32_t words[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
 #pragma unroll
         for (int i = 0; i < 8; i++) {
@@ -124,7 +138,7 @@ template <int TYPE> static __device__ __forceinline__ void load8(const void *mai
         }
     } else {
         uint32_t words[4];
-        unpack(load_stream((const uint16_t *)main + at), words);
+        unpack(s.words[0], words);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const float2 two = TYPE == TYPE_F16 ? half2_float2(words[i]) : bfloat2_float2(words[i]);
@@ -134,7 +148,9 @@ template <int TYPE> static __device__ __forceinline__ void load8(const void *mai
     }
 }
 
-template <int TYPE, int ROWS, int OUTS>
+/* STEPS: pieces of a weight row that a lane has in flight at once. A multiprocessor holds some 16 warps of a 4096-row
+ * matrix and needs about 25 KB on its way to keep the memory busy; one piece of each output would be 16. */
+template <int TYPE, int ROWS, int OUTS, int STEPS>
 static __global__ void __launch_bounds__(WARPS *WARP)
     float_kernel(float *out, const void *main, const float *x, const float *bias, int n_in, int n_out, int n_rows) {
     const int lane = threadIdx.x % WARP;
@@ -143,24 +159,41 @@ static __global__ void __launch_bounds__(WARPS *WARP)
         return;
     }
     float sum[ROWS][OUTS] = {};
-#pragma unroll 4
-    for (int i = lane * 8; i < n_in; i += WARP * 8) {
-        float w[OUTS][8];
+    for (int begin = lane * 8; begin < n_in; begin += STEPS * WARP * 8) {
+        struct stored8<TYPE> w[STEPS][OUTS];
 #pragma unroll
-        for (int o = 0; o < OUTS; o++) {
-            const int row = first + o < n_out ? first + o : n_out - 1;
-            load8<TYPE>(main, (size_t)row * (size_t)n_in + (size_t)i, w[o]);
-        }
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            const float4 *from = (const float4 *)(x + (size_t)(r < n_rows ? r : 0) * (size_t)n_in + i);
-            const float4 a = from[0], b = from[1];
-            const float v[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+        for (int s = 0; s < STEPS; s++) {
+            const int i = begin + s * WARP * 8;
 #pragma unroll
             for (int o = 0; o < OUTS; o++) {
+                const int row = first + o < n_out ? first + o : n_out - 1;
+                if (i < n_in) {
+                    w[s][o] = load8<TYPE>(main, (size_t)row * (size_t)n_in + (size_t)i);
+                }
+            }
+        }
 #pragma unroll
-                for (int j = 0; j < 8; j++) {
-                    sum[r][o] = fmaf(w[o][j], v[j], sum[r][o]);
+        for (int s = 0; s < STEPS; s++) {
+            const int i = begin + s * WARP * 8;
+            if (i >= n_in) {
+                break;
+            }
+            float values[OUTS][8];
+#pragma unroll
+            for (int o = 0; o < OUTS; o++) {
+                floats8<TYPE>(w[s][o], values[o]);
+            }
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                const float4 *from = (const float4 *)(x + (size_t)(r < n_rows ? r : 0) * (size_t)n_in + i);
+                const float4 a = from[0], b = from[1];
+                const float v[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+                for (int o = 0; o < OUTS; o++) {
+#pragma unroll
+                    for (int j = 0; j < 8; j++) {
+                        sum[r][o] = fmaf(values[o][j], v[j], sum[r][o]);
+                    }
                 }
             }
         }
@@ -203,8 +236,9 @@ struct product {
 
 template <int TYPE, int ROWS, int OUTS> static void launch(const struct product *p) {
     const unsigned grid = blocks_for((size_t)p->w->n_out, WARPS * OUTS);
+    constexpr int STEPS = ROWS == 1 && TYPE != TYPE_F32 ? 4 : ROWS <= 2 ? 2 : 1;
     if constexpr (TYPE == TYPE_F32 || TYPE == TYPE_F16 || TYPE == TYPE_BF16) {
-        CUDA_LAUNCH((float_kernel<TYPE, ROWS, OUTS>), grid, WARPS * WARP, 0, p->stream, p->out, p->w->main, p->x,
+        CUDA_LAUNCH((float_kernel<TYPE, ROWS, OUTS, STEPS>), grid, WARPS * WARP, 0, p->stream, p->out, p->w->main, p->x,
                     p->bias, p->w->n_in, p->w->n_out, p->n_rows);
     } else {
         CUDA_LAUNCH((quantised_kernel<TYPE, ROWS, OUTS>), grid, WARPS * WARP, 0, p->stream, p->out, p->w->main,
