@@ -35,9 +35,7 @@ else()
   message(STATUS "JPEG images: stb_image (install libjpeg-dev for pixels equal to Pillow's)")
 endif()
 
-if(CANDID_CUDA)
-  message(WARNING "CANDID_CUDA=ON: this version has no CUDA backend yet; the build runs on the CPU only")
-endif()
+include(cmake/cuda.cmake)
 
 if(CANDID_BUILD_TESTS)
   pkg_check_modules(CMOCKA IMPORTED_TARGET cmocka)

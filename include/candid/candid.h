@@ -92,6 +92,10 @@ typedef struct candid_model_params {
     int n_threads;              /* 0: all cores this process may use */
     candid_log_fn log;          /* NULL: silent. Must stay callable as long as the model lives */
     void *log_user_data;
+    /* NULL or "auto": the CPU, until the CUDA backend has passed its tests on a GPU (docs/gpu.md); "cpu"; "cuda",
+     * "cuda:1": that GPU, or CANDID_ERROR_UNSUPPORTED with the reason. Weights are copied to it here, for all contexts.
+     */
+    const char *device;
 } candid_model_params;
 
 static inline candid_model_params candid_model_params_default(void) {

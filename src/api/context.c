@@ -31,7 +31,7 @@ static candid_status build(struct candid_context *c, const candid_context_params
         .f32 = params->kv_type == CANDID_KV_F32 ||
                (params->kv_type == CANDID_KV_DEFAULT && m->precision == CANDID_PRECISION_EXACT),
     };
-    TRY(backend_cpu_create(m->precision, m->n_threads, &m->log, &c->backend, error));
+    TRY(device_backend(m->device, &c->backend, error));
     TRY(kv_cache_create(c->backend, &shape, c->n_ctx, &c->kv, error));
     return llama_create(&m->llama, c->backend, c->n_ctx < MAX_ROWS ? c->n_ctx : MAX_ROWS, &c->llama, error);
 }

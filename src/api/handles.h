@@ -2,6 +2,7 @@
 #ifndef CANDID_API_HANDLES_H
 #define CANDID_API_HANDLES_H
 
+#include "backend/device.h"
 #include "core/log.h"
 #include "interventions/interventions.h"
 #include "lm/llama.h"
@@ -24,6 +25,7 @@ struct candid_model {
     const char *conversation; /* the model's own template, or NULL */
     struct known_models *known;
     struct model_facts facts; /* what methods may know */
+    struct device *device;
     char backend[96];         /* description of the backend its contexts use */
 };
 

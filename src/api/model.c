@@ -17,9 +17,26 @@ void candid_model_free(candid_model *m) {
     llama_weights_free(&m->llama);
     clip_weights_free(&m->clip);
     known_models_free(m->known);
+    device_free(m->device);
     gguf_close(m->mm_file);
     gguf_close(m->lm_file);
     free(m);
+}
+
+/* The files' tensors to the device. */
+static candid_status load_weights(struct candid_model *m, candid_error *error) {
+    const size_t n_lm = gguf_tensor_count(m->lm_file), n = n_lm + (m->mm_file ? gguf_tensor_count(m->mm_file) : 0);
+    struct weight_span *spans = malloc((n + 1) * sizeof *spans);
+    if (!spans) {
+        return fail_memory(error, "the list of weights", (n + 1) * sizeof *spans);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const struct tensor *t = i < n_lm ? gguf_tensor_at(m->lm_file, i) : gguf_tensor_at(m->mm_file, i - n_lm);
+        spans[i] = (struct weight_span){t->data, t->type, t->size};
+    }
+    const candid_status status = device_load(m->device, spans, n, error);
+    free(spans);
+    return status;
 }
 
 /* Everything after the language model's file was opened. */
@@ -54,7 +71,8 @@ static candid_status load(struct candid_model *m, const candid_model_params *par
     model_facts_fill(&m->facts, m->name, trained_with, &m->llama, m->has_vision ? &m->clip : NULL, m->known);
 
     struct backend *backend;
-    TRY(backend_cpu_create(m->precision, m->n_threads, &m->log, &backend, error));
+    TRY(load_weights(m, error));
+    TRY(device_backend(m->device, &backend, error));
     memcpy(m->backend, backend->description, sizeof m->backend);
     backend_destroy(backend);
     log_write(&m->log, CANDID_LOG_INFO, "%s: %d layers, width %d, %d heads, %d tokens, context %d; %s; JPEG by %s",
@@ -83,10 +101,15 @@ static candid_status open_model(const char *path, const void *data, size_t size,
     m->precision = params.precision;
     m->n_threads = params.n_threads;
     m->name = "";
+    candid_status status = device_open(params.device, params.precision, params.n_threads, &m->log, &m->device, error);
+    if (status != CANDID_OK) {
+        candid_model_free(m);
+        return status;
+    }
     const bool directory = path && file_is_directory(path);
-    candid_status status = directory ? hf_open(path, params.mmproj_path, &m->lm_file, &m->log, error)
-                           : path    ? gguf_open(path, &m->lm_file, error)
-                                     : gguf_open_memory(data, size, "(model in memory)", &m->lm_file, error);
+    status = directory ? hf_open(path, params.mmproj_path, &m->lm_file, &m->log, error)
+             : path    ? gguf_open(path, &m->lm_file, error)
+                       : gguf_open_memory(data, size, "(model in memory)", &m->lm_file, error);
     if (directory) { /* it has taken in the image encoder's directory */
         params.mmproj_path = NULL;
     }

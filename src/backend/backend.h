@@ -176,6 +176,8 @@ struct backend_ops {
     void (*copy_strided)(struct backend *b, void *to, size_t to_stride, const void *from, size_t from_stride,
                          size_t bytes, int n_pieces);
     void (*zero)(struct backend *b, void *device, size_t bytes);
+    /* Waits for what was started; the first failure since the last call of an op that returns no status. */
+    candid_status (*finish)(struct backend *b, candid_error *error);
 
     /* ---- rows in, rows out ---- */
     /* out (n, w->n_in) = rows ids[0..n-1] of the table, decoded to f32. ids: host, each in [0, w->n_out). */

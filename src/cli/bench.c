@@ -22,7 +22,7 @@ struct bench {
 };
 
 static const char help[] =
-    "Usage: candid bench [--model FILE] [--mmproj FILE] [--threads N] [--precision exact|fast]\n"
+    "Usage: candid bench [--model FILE] [--mmproj FILE] [--device NAME] [--threads N] [--precision exact|fast]\n"
     "                    [--prefill N] [--decode N] [--rows N] [--encode] [--json]\n\n"
     "Times a prefill of N random tokens (default 640), N decode steps after it (default 32) of --rows\n"
     "sequences at once (default 1), and with --encode one image. Prints GB/s of weights and KV cache read\n"
@@ -236,10 +236,25 @@ static int run(struct bench *b) {
 }
 
 int command_bench(int argc, char **argv) {
-    enum { MODEL = 256, MMPROJ, THREADS, PRECISION, PREFILL, DECODE, ROWS, ENCODE, JSON, METHODS, SEARCHES, ROUNDS };
+    enum {
+        MODEL = 256,
+        MMPROJ,
+        DEVICE,
+        THREADS,
+        PRECISION,
+        PREFILL,
+        DECODE,
+        ROWS,
+        ENCODE,
+        JSON,
+        METHODS,
+        SEARCHES,
+        ROUNDS
+    };
     static const struct option options[] = {
         {"model", required_argument, NULL, MODEL},
         {"mmproj", required_argument, NULL, MMPROJ},
+        {"device", required_argument, NULL, DEVICE},
         {"threads", required_argument, NULL, THREADS},
         {"precision", required_argument, NULL, PRECISION},
         {"prefill", required_argument, NULL, PREFILL},
@@ -260,6 +275,7 @@ int command_bench(int argc, char **argv) {
         switch (option) {
         case MODEL: b.options.model = optarg; break;
         case MMPROJ: b.options.mmproj = optarg; break;
+        case DEVICE: b.options.device = optarg; break;
         case THREADS: b.options.n_threads = atoi(optarg); break;
         case PRECISION:
             b.options.precision = strcmp(optarg, "exact") == 0 ? CANDID_PRECISION_EXACT : CANDID_PRECISION_FAST;

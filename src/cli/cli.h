@@ -47,6 +47,7 @@ struct run_options {
     const char *json, *jsonl; /* output paths, "-" for stdout, or NULL */
     bool resume, verbose, together;
     int n_ctx, n_threads;
+    const char *device; /* NULL: auto */
     candid_precision precision;
     candid_kv_type kv_type;
     candid_generate_params generate; /* .config is owned by `config` */

@@ -24,6 +24,7 @@ static int open_tokens(struct evaluation *e, struct plan_model *m) {
                              .source = "tokens estimated for LLaVA-1.5; --model FILE counts them"};
     candid_model_params params = candid_model_params_default();
     params.mmproj_path = r->mmproj;
+    params.device = "cpu"; /* it only counts tokens */
     if (r->model && candid_model_open(r->model, &params, &e->opened, &error) == CANDID_OK) {
         m->tokens.tokenizer = e->opened->tokenizer;
         m->tokens.conversation = e->opened->conversation ? e->opened->conversation : m->tokens.conversation;

@@ -11,6 +11,7 @@ const char options_help[] =
     "Model:\n"
     "  --model FILE|DIR        GGUF language model, with or without its image encoder; or a Hugging Face directory\n"
     "  --mmproj FILE|DIR       GGUF image encoder and projector; with a directory of the original LLaVA: its CLIP\n"
+    "  --device NAME           auto (default: the CPU, see docs/gpu.md), cpu, cuda, cuda:1\n"
     "  --precision exact|fast  f32 reference arithmetic, or the fast kernels (default)\n"
     "  --threads N             default: every core this process may use\n"
     "  --ctx N                 context window in tokens (default: the model's)\n"
@@ -43,6 +44,7 @@ const char options_help[] =
 enum {
     OPT_MODEL = 256,
     OPT_MMPROJ,
+    OPT_DEVICE,
     OPT_PRECISION,
     OPT_THREADS,
     OPT_CTX,
@@ -69,6 +71,7 @@ enum {
 static const struct option long_options[] = {
     {"model", required_argument, NULL, OPT_MODEL},
     {"mmproj", required_argument, NULL, OPT_MMPROJ},
+    {"device", required_argument, NULL, OPT_DEVICE},
     {"precision", required_argument, NULL, OPT_PRECISION},
     {"threads", required_argument, NULL, OPT_THREADS},
     {"ctx", required_argument, NULL, OPT_CTX},
@@ -208,6 +211,7 @@ static bool apply(int option, const char *value, struct run_options *o) {
     switch (option) {
     case OPT_MODEL: o->model = value; return true;
     case OPT_MMPROJ: o->mmproj = value; return true;
+    case OPT_DEVICE: o->device = value; return true;
     case OPT_PRECISION:
         if (!parse_choice("--precision", value, "fast", "exact", &choice)) {
             return false;

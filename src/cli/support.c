@@ -21,6 +21,7 @@ static void print_log(void *user_data, candid_log_level level, const char *messa
 int open_model(const struct run_options *o, candid_model **out) {
     candid_model_params params = candid_model_params_default();
     params.mmproj_path = o->mmproj;
+    params.device = o->device;
     params.precision = o->precision;
     params.n_threads = o->n_threads;
     params.log = print_log;

@@ -156,7 +156,7 @@ static int run_path(const struct run_options *o, candid_precision precision, str
                                       .user_data = trace};
     struct backend *b = NULL;
     candid_error error = {CANDID_OK, ""};
-    candid_status status = backend_cpu_create(precision, options.n_threads, &m->log, &b, &error);
+    candid_status status = device_backend(m->device, &b, &error);
     if (status == CANDID_OK && m->has_vision) {
         status = run_image(m, b, &observer, &error);
     }

@@ -558,6 +558,9 @@ candid_status llama_forward(struct llama *m, const struct forward_row *rows, int
     if (status == CANDID_OK) {
         status = run_layers(m, rows, n_rows, observer, logits, error);
     }
+    if (status == CANDID_OK) {
+        status = m->b->ops->finish(m->b, error);
+    }
     for (int i = 0; i < n_rows; i++) {
         if (status == CANDID_OK) {
             kv_commit(rows[i].seq);

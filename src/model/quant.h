@@ -7,6 +7,7 @@
 #ifndef CANDID_MODEL_QUANT_H
 #define CANDID_MODEL_QUANT_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -57,11 +58,11 @@ struct block_q6_k {
     uint16_t d; /* f16 */
 };
 
-_Static_assert(sizeof(struct block_q8_0) == 34, "Q8_0 block is 34 bytes");
-_Static_assert(sizeof(struct block_q4_0) == 18, "Q4_0 block is 18 bytes");
-_Static_assert(sizeof(struct block_q4_k) == 144, "Q4_K block is 144 bytes");
-_Static_assert(sizeof(struct block_q5_k) == 176, "Q5_K block is 176 bytes");
-_Static_assert(sizeof(struct block_q6_k) == 210, "Q6_K block is 210 bytes");
+static_assert(sizeof(struct block_q8_0) == 34, "Q8_0 block is 34 bytes");
+static_assert(sizeof(struct block_q4_0) == 18, "Q4_0 block is 18 bytes");
+static_assert(sizeof(struct block_q4_k) == 144, "Q4_K block is 144 bytes");
+static_assert(sizeof(struct block_q5_k) == 176, "Q5_K block is 176 bytes");
+static_assert(sizeof(struct block_q6_k) == 210, "Q6_K block is 210 bytes");
 
 /* Name ("Q4_K") of any type id GGUF files are known to use, supported here or not; NULL for an unknown id. */
 const char *quant_type_name(uint32_t type);

@@ -303,6 +303,7 @@ candid_status clip_encode(struct clip *c, const float *pixels, float *tokens, co
     }
 
     TRY(project(c, c->x + w->n_embd, tokens, error)); /* row 0, the class token, is dropped */
+    TRY(op->finish(b, error));
     return at_site(c, o, SITE_VISUAL_TOKENS, -1, tokens, n_patches, c->n_embd_lm, error);
 }
 

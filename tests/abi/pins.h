@@ -42,6 +42,7 @@ FIELD(candid_model_params, precision, 16, 4)
 FIELD(candid_model_params, n_threads, 20, 4)
 FIELD(candid_model_params, log, 24, 8)
 FIELD(candid_model_params, log_user_data, 32, 8)
+FIELD(candid_model_params, device, 40, 8)
 
 GROWS(candid_model_info, 88)
 FIELD(candid_model_info, struct_size, 0, 8)

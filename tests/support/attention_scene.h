@@ -18,12 +18,14 @@
 #define MOST_ROWS   60
 #define MOST_EDITS  4
 #define MOST_PROBES 2
-#define MARGIN      5e-5 /* how far a condition stays from its threshold, so that rounding cannot decide it */
-#define SENTINEL    -12345.0f
 #define GUARD       16
+#define SENTINEL    -12345.0f
 
 static const enum cpu_isa every_isa[] = {ISA_SCALAR, ISA_NEON, ISA_AVX2, ISA_AVX512};
 #define N_ISA ((int)(sizeof every_isa / sizeof every_isa[0]))
+
+/* How far a condition stays from its threshold, so that rounding cannot decide it. */
+static double scene_margin = 5e-5;
 
 static uint64_t random_state = 1;
 
@@ -235,8 +237,8 @@ static inline void oracle_move(struct scene *s, const struct attention_edit *e, 
         to += (e->to & c) && !(e->from & c) ? p[k] : 0;
     }
     const double share = part / (whole + (double)e->eps);
-    s->marginal = s->marginal || (e->min_mass > 0 && fabs(whole - (double)e->min_mass) < MARGIN) ||
-                  fabs(share - (double)e->max_share) < MARGIN || (part > 0 && part < 1e-6); /* f16 may have none */
+    s->marginal = s->marginal || (e->min_mass > 0 && fabs(whole - (double)e->min_mass) < scene_margin) ||
+                  fabs(share - (double)e->max_share) < scene_margin || (part > 0 && part < 1e-6); /* f16 may have none */
     *moved = -1;
     if (whole >= (double)e->min_mass && share <= (double)e->max_share && to > 0 && (!e->part || part > 0)) {
         *moved = (1 - (double)e->keep) * from;

@@ -86,7 +86,8 @@ static void var_check(const struct var *v, const double *attn, int n_rows, int n
         for (int k = 0; k < n_rows * n_head; k++) {
             for (int j = 0; j < n_keys; j++) {
                 const double e = expected[k * n_keys + j];
-                assert_close((double)out[k * LAB_DIM + j], e, tolerance(e), t->name, k * n_keys + j);
+                assert_close((double)out[k * LAB_DIM + j], e, tolerance(e) + t->rounding * fabs(e), t->name,
+                             k * n_keys + j);
             }
             if (selected && (moved[k] >= 0.0f) != (selected[k] != 0.0)) {
                 fail_msg("%s: row and head %d: expected %s", t->name, k, selected[k] != 0.0 ? "an edit" : "no edit");

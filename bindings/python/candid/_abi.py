@@ -36,6 +36,7 @@ class candid_model_params(ctypes.Structure):
         ("n_threads", c_int),
         ("log", LOG_FN),
         ("log_user_data", c_void_p),
+        ("device", c_char_p),
     ]
 
 

@@ -82,6 +82,7 @@ class Model:
         threads: int = 0,
         n_ctx: int = 0,
         log: LogFunction | logging.Logger | None = None,
+        device: str = "auto",
     ) -> Model:
         """Opens a GGUF model or a Hugging Face directory. Files are memory-mapped and must not change meanwhile.
 
@@ -99,6 +100,8 @@ class Model:
             Tokens of a context; 0: what the model was trained for.
         log : callable or logging.Logger, optional
             Gets ``(level, message)``, on the thread of the call. What it raises is raised by the call.
+        device : str
+            "auto", "cpu", "cuda" or "cuda:1"; see ``candid_model_params.device``.
 
         Raises
         ------
@@ -110,6 +113,7 @@ class Model:
         params = _abi.defaults(_abi.candid_model_params)
         params.precision = choice(_abi.PRECISIONS, precision, "precision")
         params.n_threads = to_int(threads, "threads", 0, 4096)
+        params.device = to_bytes(device, "device")
         n_ctx = to_int(n_ctx, "n_ctx", 0, 2**31 - 1)
         if mmproj is not None:
             params.mmproj_path = to_path(mmproj, "mmproj")

@@ -75,6 +75,10 @@ static void cpu_zero(struct backend *b, void *device, size_t bytes) {
     memset(device, 0, bytes);
 }
 
+static candid_status cpu_finish(struct backend *b, candid_error *error) {
+    return CANDID_OK;
+}
+
 /* ---- rows -------------------------------------------------------------------------------------- */
 
 static void cpu_embed(struct backend *b, float *out, const struct matrix *w, const int32_t *ids, int n) {
@@ -361,6 +365,7 @@ static const struct backend_ops cpu_ops = {
     .copy = cpu_copy,
     .copy_strided = cpu_copy_strided,
     .zero = cpu_zero,
+    .finish = cpu_finish,
     .embed = cpu_embed,
     .linear = cpu_linear,
     .rms_norm = cpu_rms_norm,
