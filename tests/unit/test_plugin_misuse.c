@@ -553,7 +553,8 @@ int main(void) {
         cmocka_unit_test(sites_come_in_their_order), cmocka_unit_test(a_pass_may_be_used_after_a_failure),
         cmocka_unit_test(a_forgotten_site_is_told),  cmocka_unit_test(views_are_checked),
         cmocka_unit_test(larger_structs_are_taken),  cmocka_unit_test(what_is_no_number_is_told),
-        cmocka_unit_test(segments_are_checked),      cmocka_unit_test(hosts_are_checked),
+        cmocka_unit_test(segments_are_checked),      cmocka_unit_test(prompts_are_not_given_twice),
+        cmocka_unit_test(hosts_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
