@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the seed files of fuzz_gguf and fuzz_hf to corpus/: small valid files of every shape the readers know.
+"""Writes the seed files of fuzz_gguf and fuzz_hf to corpus/: small valid files of every shape the readers know; and of
+fuzz_plugin: for each of its configurations calls as a host makes them.
 
 Standard library only; the files are the same on every machine.
 """
@@ -208,3 +209,12 @@ folder = pathlib.Path(__file__).parent / "corpus" / "hf"
 folder.mkdir(parents=True, exist_ok=True)
 for name, data in hf.items():
     (folder / name).write_bytes(data)
+
+folder = pathlib.Path(__file__).parent / "corpus" / "plugin"
+folder.mkdir(parents=True, exist_ok=True)
+for number in range(11):
+    state, calls = number, bytearray([number, 16])
+    for _ in range(1500):
+        state = (state * 1664525 + 1013904223) % 2**32
+        calls.append((state >> 24) % 220)  # what is above makes a call go wrong
+    (folder / f"config-{number}").write_bytes(calls)

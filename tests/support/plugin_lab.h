@@ -87,6 +87,7 @@ struct arrangement {
     bool shuffled;    /* keys are anywhere among the columns */
     bool only_wanted; /* sites that candid_sequence_wants() does not name are not shown */
     bool last_rows;   /* of the final sites the last row is shown only */
+    bool split;       /* a prompt stands in two segments of a pass */
 };
 
 /* A question under way, and everything that candid made of its tensors, one number after the other. */
@@ -342,7 +343,8 @@ static inline void lab_place(struct lab *l) {
 
 /* n_rows[i] rows of lane i from its place first[i] on. */
 static inline void lab_pass(struct lab *l, candid_role role, uint32_t rows, const int *n_rows, const int *first) {
-    candid_segment segments[LAB_LANES];
+    candid_segment segments[2 * LAB_LANES];
+    size_t n = 0;
     l->role = role;
     l->rows = rows;
     for (int i = 0; i < l->n_lanes; i++) {
@@ -355,9 +357,17 @@ static inline void lab_pass(struct lab *l, candid_role role, uint32_t rows, cons
     }
     lab_place(l);
     for (int i = 0; i < l->n_lanes; i++) {
-        segments[i] = l->lanes[i].segment;
+        const candid_segment *whole = &l->lanes[i].segment;
+        segments[n++] = *whole;
+        if (l->a->split && whole->n_rows > 1 && role == CANDID_ROLE_MAIN) {
+            segments[n - 1].n_rows = whole->n_rows / 2;
+            segments[n] = *whole;
+            segments[n].first_row += whole->n_rows / 2;
+            segments[n].first_index += whole->n_rows / 2;
+            segments[n++].n_rows -= whole->n_rows / 2;
+        }
     }
-    OK(candid_pass_begin(l->pass, segments, (size_t)l->n_lanes, error));
+    OK(candid_pass_begin(l->pass, segments, n, error));
     for (int layer = 0; layer < LAB_LAYERS; layer++) {
         lab_hidden(l, CANDID_SITE_BLOCK_INPUT, layer);
         lab_attention(l, CANDID_SITE_ATTENTION_SCORES, layer);

@@ -453,18 +453,6 @@ static void segments_are_checked(void **state) {
     OK(candid_pass_begin(s.pass, bad, 1, error));
     WRONG(candid_pass_at(s.pass, CANDID_SITE_HEAD_OUTPUT, 0, &s.rows, error), "batch");
 
-    /* rows of a prompt stand once in a pass, in their order */
-    bad[0] = bad[1] = s.segment;
-    bad[1].batch = 1;
-    WRONG(candid_pass_begin(s.pass, bad, 2, error), "follow each other");
-    bad[0].n_rows = 4;
-    bad[1].first_index = 5;
-    bad[1].n_rows = N_PROMPT - 5;
-    WRONG(candid_pass_begin(s.pass, bad, 2, error), "follow each other");
-    bad[1].first_index = 4;
-    bad[1].n_rows = N_PROMPT - 4;
-    OK(candid_pass_begin(s.pass, bad, 2, error));
-
     /* another plugin's sequence; a prompt in parts, or without what must run before it */
     WRONG(candid_pass_begin(s.pass, &other.segment, 1, error), "another plugin");
     WRONG(candid_pass_begin(other.pass, &other.segment, 1, error), "companion");
@@ -476,6 +464,29 @@ static void segments_are_checked(void **state) {
     WRONG(candid_pass_begin(other.pass, bad, 1, error), "companion"); /* has fewer rows */
     close_scene(&s);
     close_scene(&other);
+}
+
+/* Rows of a prompt stand once in a pass, in their order. */
+static void prompts_are_not_given_twice(void **state) {
+    (void)state;
+    struct scene s;
+    candid_segment parts[2];
+    open_scene(&s, "{\"var\": {\"sink_dims\": [1], \"tau\": 1.2, \"layers\": \"all\", \"summ\": 0, \"rho\": 1}}");
+    parts[0] = parts[1] = s.segment;
+    parts[1].batch = 1;
+    WRONG(candid_pass_begin(s.pass, parts, 2, error), "follow each other");
+    parts[0].n_rows = 4;
+    parts[1].first_index = 5;
+    parts[1].n_rows = N_PROMPT - 5;
+    WRONG(candid_pass_begin(s.pass, parts, 2, error), "follow each other");
+    parts[1].first_index = 4;
+    parts[1].n_rows = N_PROMPT - 4;
+    OK(candid_pass_begin(s.pass, parts, 2, error));
+    parts[0].first_index = parts[1].first_index = N_PROMPT; /* beams */
+    parts[0].n_rows = parts[1].n_rows = 1;
+    parts[0].n_keys = parts[1].n_keys = N_PROMPT + 1;
+    OK(candid_pass_begin(s.pass, parts, 2, error));
+    close_scene(&s);
 }
 
 /* ---- hosts ------------------------------------------------------------------------------------- */
@@ -542,7 +553,8 @@ int main(void) {
         cmocka_unit_test(sites_come_in_their_order), cmocka_unit_test(a_pass_may_be_used_after_a_failure),
         cmocka_unit_test(a_forgotten_site_is_told),  cmocka_unit_test(views_are_checked),
         cmocka_unit_test(larger_structs_are_taken),  cmocka_unit_test(what_is_no_number_is_told),
-        cmocka_unit_test(segments_are_checked),      cmocka_unit_test(hosts_are_checked),
+        cmocka_unit_test(segments_are_checked),      cmocka_unit_test(prompts_are_not_given_twice),
+        cmocka_unit_test(hosts_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

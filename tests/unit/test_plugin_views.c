@@ -88,6 +88,8 @@ static const struct arrangement arrangements[] = {
     {.lanes = LANES_PACKED},
     {.lanes = LANES_PACKED, .last_rows = true},
     {.lanes = LANES_PACKED, .shuffled = true, .transposed = true, .gaps = true},
+    {.lanes = LANES_RIGHT, .split = true},
+    {.lanes = LANES_PACKED, .split = true, .last_rows = true},
     {.lanes = LANES_ALONE, .dtype = CANDID_F16},
     {.lanes = LANES_LEFT, .dtype = CANDID_F16, .gaps = true},
     {.lanes = LANES_ALONE, .dtype = CANDID_BF16},
