@@ -84,7 +84,7 @@ class Host(Struct):
     _fields_ = [("struct_size", C.c_size_t), ("host", C.c_char_p), ("model", C.c_char_p), ("trained_with", C.c_char_p),
                 ("abilities", C.c_uint32), ("n_layer", C.c_int32), ("n_head", C.c_int32), ("n_head_kv", C.c_int32),
                 ("head_dim", C.c_int32), ("n_embd", C.c_int32), ("n_vocab", C.c_int32), ("n_vision_blocks", C.c_int32),
-                ("n_threads", C.c_int32), ("log", LogFunction), ("log_user_data", C.c_void_p)]
+                ("score_scale", C.c_float), ("n_threads", C.c_int32), ("log", LogFunction), ("log_user_data", C.c_void_p)]
 
 
 class Needs(Struct):
@@ -111,7 +111,7 @@ class Span(Struct):
 
 
 class Tap(Struct):
-    _fields_ = [("struct_size", C.c_size_t), ("image", C.c_int32), ("block", C.c_int32), ("of_cls", View)]
+    _fields_ = [("struct_size", C.c_size_t), ("image", C.c_int32), ("block", C.c_int32), ("of_cls", C.POINTER(View))]
 
 
 class Run(Struct):

@@ -1,6 +1,7 @@
 """Rows of a batch: their spans, the order and positions of their tokens, what they see, and what branches see instead."""
 from __future__ import annotations
 
+import ctypes as C
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +131,7 @@ class Eyes:
         """Views of what the methods want of these images, and the tensors that must outlive them."""
         kept = [self.of_cls(block, i) for i in images for block in needs.taps[:needs.n_taps]]
         where = [(i, block) for i in range(len(images)) for block in needs.taps[:needs.n_taps]]
-        return [abi.Tap(image=i, block=b, of_cls=view(t)) for (i, b), t in zip(where, kept)], kept
+        return [abi.Tap(image=i, block=b, of_cls=C.pointer(view(t))) for (i, b), t in zip(where, kept)], kept
 
 
 class Runner:
