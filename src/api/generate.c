@@ -15,14 +15,6 @@
 
 #define DEFAULT_NEW_TOKENS 512
 
-candid_generate_params candid_generate_params_default(void) {
-    return (candid_generate_params){
-        .struct_size = sizeof(candid_generate_params),
-        .top_p = 1.0f,
-        .repetition_penalty = 1.0f,
-    };
-}
-
 void candid_result_free(const candid_result *result) {
     if (!result) {
         return;
