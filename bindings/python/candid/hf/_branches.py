@@ -42,11 +42,7 @@ class Branches:
             lane.pad = n - lane.n_prompt
         self.segments = Segments(self.lanes)
         self.prompts = prompts
-        self.generated = wants_of(self.lanes, abi.GENERATED_ROWS)
         self.mask: torch.Tensor | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self.pairs)
 
     # ---- what they read ----
 
@@ -107,7 +103,9 @@ class Branches:
         pads = torch.tensor([lane.pad for lane in self.lanes], device=embeds.device)
         self.mask = (torch.arange(embeds.shape[1], device=embeds.device)[None] >= pads[:, None]).long()
         self.prompts = []
-        return self.g.runner.run(embeds, positions, mask, self.cache, self.segments, wants_of(self.lanes, abi.PROMPT_ROWS))
+        out = self.g.runner.run(embeds, positions, mask, self.cache, self.segments, wants_of(self.lanes, abi.PROMPT_ROWS))
+        self.generated = wants_of(self.lanes, abi.GENERATED_ROWS)
+        return out
 
     def drop_idle(self, n_generated: int) -> None:
         """Forgets branches that take no part in the choice of token n_generated and later ones."""

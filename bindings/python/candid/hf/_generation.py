@@ -118,10 +118,14 @@ class Generation:
             self.running = False
             self.forward.finish(logits)
         first = self.n_generated < 0
+        if first:    # the prompt's pass decided what is done from now on
+            self.hooks.remove()
+            self.generated = wants_of(self.lanes, abi.GENERATED_ROWS)
+            self.hooks.need(self.generated)
         self.n_generated += 1
-        if self.branches:
+        if self.branches is not None:
             self._contrast(logits[:, 0], kwargs.get("input_ids", args[0] if args else None), first)
-        if first and not (self.segments.of or self.branches or self.reorders):
+        if first and not (self.generated.any() or self.branches is not None or self.reorders):
             self._unhook()
 
     # ---- the prompt ----
@@ -173,9 +177,7 @@ class Generation:
             self._follow(cache)
         if self.segments.of:
             wants = wants_of(self.lanes, abi.PROMPT_ROWS)
-            self.generated = wants_of(self.lanes, abi.GENERATED_ROWS)
             self.hooks.need(wants)
-            self.hooks.need(self.generated)
             self.segments.prompt()
             self.forward.begin(self.segments, wants)
             self.running = True
@@ -210,7 +212,7 @@ class Generation:
         if self.reorders:
             at = [[lane.next_position + self.n_generated] for lane in self.lanes]
             kwargs = dict(kwargs, position_ids=torch.tensor(at, device=kwargs["inputs_embeds"].device))
-        if self.segments.of:
+        if self.generated.any():
             self.segments.step(self.n_generated + 1)
             self.forward.begin(self.segments, self.generated)
             self.running = True
@@ -227,7 +229,7 @@ class Generation:
         else:
             branches.drop_idle(self.n_generated)
             lost = []
-            out = branches.step(tokens[:, -1:], self.n_generated) if branches else None
+            out = branches.step(tokens[:, -1:], self.n_generated) if branches.pairs else None
         of_row: dict[int, dict[int, torch.Tensor]] = {}
         for i, (row, k) in enumerate(branches.pairs):
             if i not in lost:
@@ -245,7 +247,7 @@ class Generation:
 
         def both(beams: torch.Tensor) -> None:
             reorder(beams)
-            if self.branches:
+            if self.branches is not None and self.branches.pairs:
                 self.branches.reorder(beams.tolist())
 
         cache.reorder_cache, self._followed = both, cache

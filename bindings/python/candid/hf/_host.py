@@ -1,7 +1,6 @@
 """What candid has to know of a transformers model: where its parts are, its sizes, and whether it can be attached to."""
 from __future__ import annotations
 
-import ctypes as C
 import logging
 import os
 import re
@@ -36,9 +35,17 @@ def check_version() -> None:
                       stacklevel=3)
 
 
-@abi.LogFunction
-def _write_log(_: Any, level: int, message: bytes) -> None:
-    _log.log({0: logging.DEBUG, 1: logging.INFO}.get(level, logging.WARNING), "%s", message.decode("utf-8", "replace"))
+def _logger() -> Any:
+    """Writes to the logger "candid", each message once."""
+    said: set[bytes] = set()
+
+    @abi.LogFunction
+    def write(_: Any, level: int, message: bytes) -> None:
+        if message not in said:
+            said.add(message)
+            _log.log({0: logging.DEBUG, 1: logging.INFO}.get(level, logging.WARNING), "%s", message.decode("utf-8", "replace"))
+
+    return write
 
 
 @dataclass
@@ -109,7 +116,7 @@ class HostModel:
                         trained_with=self.trained_with.encode() if self.trained_with else None, abilities=self.abilities(),
                         n_layer=self.n_layer, n_head=t.num_attention_heads, n_head_kv=t.num_key_value_heads,
                         head_dim=head_dim, n_embd=t.hidden_size, n_vocab=self.lm_head.weight.shape[0],
-                        n_vision_blocks=self.vision.n_blocks, n_threads=torch.get_num_threads(), log=_write_log)
+                        n_vision_blocks=self.vision.n_blocks, n_threads=torch.get_num_threads(), log=_logger())
 
     # ---- pieces of a forward pass ----
 

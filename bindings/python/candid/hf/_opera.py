@@ -75,11 +75,11 @@ class OperaRun:
         prompt = Prompt(*arrange(task, embeds, runs, grid), visibility(sequence, Role.MAIN, n, runs))
         self.lane = Lane(task, sequence, ids, n, prompt.next_position, runs)
         self.runner.companions(self.lane, embeds)
-        self.wants = wants_of([self.lane], abi.GENERATED_ROWS)
         segments, cache = Segments([self.lane]), DynamicCache()
         segments.prompt()
         logits = self.runner.run(*stack([prompt], host), cache, segments, wants_of([self.lane], abi.PROMPT_ROWS))
         self.beams = Beams(cache)
+        self.wants = wants_of([self.lane], abi.GENERATED_ROWS)
         return logits
 
     def run(self, beams: list[list[Columns]], tokens: list[int]) -> tuple[torch.Tensor, DynamicCache]:

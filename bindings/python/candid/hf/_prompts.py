@@ -52,17 +52,18 @@ class Conversation:
     def find(self, ids: list[int], n_images: int) -> str | None:
         """The request in a prompt's ids, or None where the prompt is no such conversation."""
         text = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        text = text.replace(self.image_token * self._image_tokens, IMAGE)
-        head, tail = self.around(n_images)
-        begin = text.find(head)
-        end = len(text.rstrip()) - len(tail.rstrip())
-        if begin < 0 or end < begin + len(head) or text[end:].rstrip() != tail.rstrip():
-            return None
-        request = text[begin + len(head):end]
-        for candidate in dict.fromkeys((request, request.strip())):
-            if self.ids(self.text(candidate, n_images)) == ids:
-                return candidate
+        places = rf"(?:\s*{re.escape(self.image_token)}){{{self._image_tokens}}}"
+        head, tail = (self._pattern(part) for part in self.around(n_images))
+        found = re.search(f"{head}(.*){tail}\\s*$", re.sub(places, IMAGE, text), re.DOTALL)
+        for request in dict.fromkeys((found[1], found[1].strip())) if found else ():
+            if self.ids(self.text(request, n_images)) == ids:
+                return request
         return None
+
+    @staticmethod
+    def _pattern(text: str) -> str:
+        """Decoding puts blanks around placeholders, so blanks there do not count: the ids are compared in the end."""
+        return rf"\s*{IMAGE}\s*".join(re.escape(part.strip()) for part in text.split(IMAGE))
 
     def must_find(self, ids: list[int], n_images: int, why: str) -> str:
         request = self.find(ids, n_images)
