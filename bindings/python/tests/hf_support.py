@@ -39,18 +39,25 @@ def scene(number: int) -> Image.Image:
 
 
 def new_model(folder: str = DEMO, **options):
-    """A model of its own, to be changed; greedy search that no end token stops."""
-    model = LlavaForConditionalGeneration.from_pretrained(path(folder), **{"dtype": torch.float32, **options}).eval()
-    return model
+    """A model of its own, to be changed."""
+    return LlavaForConditionalGeneration.from_pretrained(path(folder), **{"dtype": torch.float32, **options}).eval()
 
 
-@functools.lru_cache(maxsize=None)
+_made = {}
+
+
 def model_of(folder: str = DEMO):
-    return new_model(folder)
+    if folder not in _made:
+        _made[folder] = new_model(folder)
+    return _made[folder]
+
+
+def processor_of(folder: str = DEMO):
+    return _processor(folder)
 
 
 @functools.lru_cache(maxsize=None)
-def processor_of(folder: str = DEMO):
+def _processor(folder: str):
     config = model_of(folder).config
     return LlavaProcessor(
         CLIPImageProcessor.from_pretrained(path(folder)),

@@ -5,7 +5,6 @@ import threading
 from typing import Any
 
 import torch
-from transformers.generation import GenerationMode
 
 from . import _plugin as abi
 from ..config import Config
@@ -143,14 +142,17 @@ class Attachment:
         def setting(name: str) -> Any:
             return kwargs[name] if name in kwargs else getattr(config, name, None)
 
-        modes = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE)
-        merged = type(config)(**{**config.to_dict(), **{k: v for k, v in kwargs.items() if hasattr(config, k)}})
-        mode = merged.get_generation_mode(kwargs.get("assistant_model"))
-        if mode not in modes or kwargs.get("custom_generate"):
-            raise refuse(f"generation mode {mode.value!r} is not supported: methods work with greedy search, sampling and beam "
-                         "search")
-        if setting("prefill_chunk_size"):
-            raise refuse("prefill_chunk_size is not supported: methods measure the whole prompt in one pass")
+        for name, why in (("assistant_model", "rows of several guessed tokens at once"),
+                          ("prompt_lookup_num_tokens", "rows of several guessed tokens at once"),
+                          ("prefill_chunk_size", "methods measure the whole prompt in one pass"),
+                          ("penalty_alpha", "contrastive search"), ("dola_layers", "a way of decoding of its own (candid has "
+                                                                                   "dola as a method)"),
+                          ("force_words_ids", "constrained search"), ("constraints", "constrained search"),
+                          ("custom_generate", "a way of decoding of its own")):
+            if setting(name):
+                raise refuse(f"{name} is not supported while methods are attached: {why}")
+        if (setting("num_beam_groups") or 1) > 1:
+            raise refuse("num_beam_groups is not supported while methods are attached: diverse beam search")
         if kwargs.get("past_key_values") is not None and kwargs["past_key_values"].get_seq_length():
             raise refuse("past_key_values of an earlier call are not supported: methods have to see the whole prompt")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from . import _plugin as abi
 from ._branches import Branches
@@ -131,7 +131,8 @@ class Generation:
     # ---- the prompt ----
 
     def _check(self, cache: Any) -> None:
-        if not (isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)):
+        if not (isinstance(cache, DynamicCache) and
+                all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)):
             found = "none (use_cache=False)" if cache is None else type(cache).__name__
             raise refuse(f"expected a DynamicCache that keeps every token, found {found}: methods measure a prompt once, when "
                          "it is read")
@@ -170,6 +171,7 @@ class Generation:
         kwargs = self._arranged(kwargs, rows)
         if self.segments.of or self.reorders or any(lane.task.needs.n_branches for lane in self.lanes):
             self._check(cache)
+            self.host.check_length(embeds.shape[1])
         for lane, row in zip(self.lanes, rows):
             self.runner.companions(lane, row)
         if any(lane.task.needs.n_branches for lane in self.lanes):
@@ -209,6 +211,7 @@ class Generation:
             raise refuse(f"expected a pass of one new token for each of {len(self.lanes)} rows after {expected} tokens, found "
                          f"{batch} rows of {n} tokens after {seen}: this way of generating is not supported while methods are "
                          "at work")
+        self.host.check_length(expected + 1)
         if self.reorders:
             at = [[lane.next_position + self.n_generated] for lane in self.lanes]
             kwargs = dict(kwargs, position_ids=torch.tensor(at, device=kwargs["inputs_embeds"].device))

@@ -118,6 +118,12 @@ class HostModel:
                         head_dim=head_dim, n_embd=t.hidden_size, n_vocab=self.lm_head.weight.shape[0],
                         n_vision_blocks=self.vision.n_blocks, n_threads=torch.get_num_threads(), log=_logger())
 
+    def check_length(self, n: int) -> None:
+        """Rows of n columns must see all of them."""
+        window = getattr(self.text, "sliding_window", None)
+        if window and n > window:
+            raise refuse(f"{n} tokens exceed the model's sliding window of {window}: methods need rows that see all keys")
+
     # ---- pieces of a forward pass ----
 
     def embed(self, ids: list[int]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes as C
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,12 +100,13 @@ class Eyes:
 
     def __init__(self, host: HostModel):
         self.host, self.inputs, self._handles, self.closed = host, {}, [], False
+        self._thread = threading.get_ident()
 
     def watch(self, blocks: set[int]) -> None:
         self.remove()
         for block in sorted(blocks):
             def keep(module: Any, args: Any, kwargs: Any, block: int = block) -> None:
-                if not self.closed:
+                if not self.closed and threading.get_ident() == self._thread:
                     self.inputs[block] = args[0] if args else kwargs["hidden_states"]
             attention = self.host.vision.layers[block].self_attn
             self._handles.append(attention.register_forward_pre_hook(keep, with_kwargs=True))
@@ -145,6 +147,8 @@ class Runner:
             segments: Segments, wants: Wants, logits: bool = True) -> torch.Tensor | None:
         """(batch, vocabulary) logits of the last rows, after the methods' edits."""
         shown = bool(segments.of)
+        if cache is not None:
+            self.host.check_length(cache.get_seq_length() + embeds.shape[1])
         self.busy = True
         try:
             if shown:
