@@ -23,7 +23,7 @@ import candid.hf
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
 
-ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
+ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", ".."))
 GOLDEN = os.path.join(ROOT, "tests", "golden")
 CONVERSATION = "USER: <image>\n{prompt} ASSISTANT:"
 DEMO = "models/demo-hf"
