@@ -15,6 +15,10 @@
 
 #define DEFAULT_NEW_TOKENS 512
 
+bool candid_cancel_when_set(void *flag) {
+    return __atomic_load_n((const int *)flag, __ATOMIC_RELAXED) != 0;
+}
+
 void candid_result_free(const candid_result *result) {
     if (!result) {
         return;

@@ -45,6 +45,18 @@ static candid_status plan_images(const candid_context *c, const candid_image *co
     return CANDID_OK;
 }
 
+candid_status request_see(candid_context *c, const candid_image *const *images, candid_preprocess mode,
+                          struct request *r, candid_error *error) {
+    TRY(plan_images(c, images, mode, r, error));
+    for (size_t i = 0; i < r->n_images; i++) {
+        r->spans[i].order = r->spans[i].grid_h > 0 ? r->needs.order : IMAGE_RASTER;
+    }
+    for (int i = 0; i < r->list.n; i++) {
+        TRY(sights_plan(c, r, i, error));
+    }
+    return CANDID_OK;
+}
+
 /* ---- prompts ------------------------------------------------------------------------------------- */
 
 /* Tokenises a request in a conversation. */
@@ -103,9 +115,7 @@ static candid_status branch_prompt(const candid_context *c, const char *conversa
 
 static candid_status prepare(candid_context *c, const candid_image *const *images, const char *prompt,
                              const candid_generate_params *params, struct request *r, candid_error *error) {
-    const char *conversation = params->conversation     ? params->conversation
-                               : c->model->conversation ? c->model->conversation
-                                                        : "vicuna_v1";
+    const char *conversation = params->conversation ? params->conversation : model_conversation(c->model);
     const struct decoding given = {.temperature = params->temperature,
                                    .top_k = params->top_k,
                                    .top_p = params->top_p,
@@ -115,24 +125,18 @@ static candid_status prepare(candid_context *c, const candid_image *const *image
     TRY(decoding_check_branches(&r->decoding, params->config, &r->list, error));
     const char *asked = r->list.main_request ? r->list.main_request : prompt;
     TRY(make_prompt(c, conversation, asked, r->n_images, &r->prompt, error));
-    TRY(plan_images(c, images, params->preprocess, r, error));
     TRY(interventions_needs(params->config, &c->model->facts, &r->needs, error));
-    for (size_t i = 0; i < r->n_images; i++) {
-        r->spans[i].order = r->spans[i].grid_h > 0 ? r->needs.order : IMAGE_RASTER;
-    }
+    TRY(request_see(c, images, params->preprocess, r, error));
     for (int i = 0; i < r->list.n; i++) {
         TRY(branch_prompt(c, conversation, asked, r, &r->list.branches[i], &r->branches[i].prompt, error));
-        TRY(sights_plan(c, r, i, error));
     }
     return CANDID_OK;
 }
 
 candid_status request_prepare(candid_context *c, const candid_image *const *images, size_t n_images, const char *prompt,
                               const candid_generate_params *params, struct request *out, candid_error *error) {
-    if (n_images > 0 && !c->model->has_vision) {
-        return fail(error, CANDID_ERROR_UNSUPPORTED,
-                    "%s has no image encoder: open the model with mmproj_path to ask about images",
-                    gguf_path(c->model->lm_file));
+    if (n_images > 0) {
+        TRY(model_check_vision(c->model, error));
     }
     *out = (struct request){.context = c, .n_images = n_images};
     const candid_status status = prepare(c, images, prompt, params, out, error);
