@@ -87,7 +87,7 @@ class Generation:
     def reports(self) -> list[dict[str, Any]]:
         """What the methods did, one object per prompt."""
         n = max(1, len(self.lanes) // max(1, len(self.tasks)))
-        return [lane.sequence.report() for lane in self.lanes[::n]]
+        return [abi.merged_report(lane.sequence.report(), lane.task.report()) for lane in self.lanes[::n]]
 
     def _others(self) -> bool:
         """Whether a pass is none of this generation's."""

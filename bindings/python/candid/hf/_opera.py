@@ -165,7 +165,7 @@ def generate_opera(attachment: Attachment, *, input_ids: torch.Tensor, pixel_val
     try:
         search = run.search(max_new_tokens, ends)
         answer, _score = search.answer(0)
-        attachment.reports = [dict(run.lane.sequence.report(), **search.report())]
+        attachment.reports = [abi.merged_report(run.lane.sequence.report(), tasks[0].report(), search.report())]
     finally:
         run.close()
     return torch.cat([input_ids, torch.tensor([answer], dtype=input_ids.dtype, device=input_ids.device)], 1)

@@ -152,6 +152,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "candid_task_request": (_S, [_P]),
     "candid_task_needs": (C.c_int, [_P, C.POINTER(Needs), _ERR]),
     "candid_task_branch": (C.c_int, [_P, _I, C.POINTER(Branch), _ERR]),
+    "candid_task_report": (C.c_int, [_P, _TO, _ERR]),
     "candid_task_noise": (C.c_int, [_P, _I, _I, _I, _VIEW, _ERR]),
     "candid_task_choose": (C.c_int, [_P, _I, _VIEW, _VIEW, _INTS, _INTS, _ERR]),
     "candid_task_place": (C.c_int, [_P, _I, _I, _INTS, _INTS, _INTS, _ERR]),
@@ -281,6 +282,10 @@ class Task(Handle):
     def needs_branch(self, number: int, n_generated: int) -> bool:
         return lib().candid_task_needs_branch(self.pointer, number, n_generated)
 
+    def report(self) -> dict[str, Any]:
+        """What contrasts did, or why they did nothing."""
+        return _text("candid_task_report", self.pointer)
+
     def noise(self, branch: int, image: int, pixels: View) -> None:
         call("candid_task_noise", self.pointer, branch, image, 0, C.byref(pixels))
 
@@ -329,6 +334,20 @@ class Sequence(Handle):
 
     def report(self) -> dict[str, Any]:
         return _text("candid_sequence_report", self.pointer)
+
+
+def merged_report(*reports: dict[str, Any]) -> dict[str, Any]:
+    """Reports of a sequence, its task and its search by method; active: in any of them."""
+    out: dict[str, Any] = {}
+    for report in reports:
+        for method, entry in report.items():
+            before = out.get(method, {})
+            out[method] = {**before, **entry}
+            if "active" in before and "active" in entry:
+                out[method]["active"] = before["active"] or entry["active"]
+                if out[method]["active"] and not (before["active"] and entry["active"]):
+                    out[method].pop("why", None)
+    return out
 
 
 class Pass(Handle):
