@@ -15,8 +15,8 @@ from transformers import LlavaForConditionalGeneration
 from . import _plugin as abi
 from ..errors import UnsupportedError
 
-TESTED = ("4.57",)         # minor releases that tests ran with
-OLDEST, NEWEST = (4, 56), (4, 58)    # refused below the first and from the second on
+TESTED = ("4.56", "4.57")            # minor releases that all tests ran with
+OLDEST, NEWEST = (4, 56), (5, 0)    # refused before the first and from the second on
 
 _log = logging.getLogger("candid")
 
@@ -28,8 +28,8 @@ def refuse(message: str) -> UnsupportedError:
 def check_version() -> None:
     found = tuple(int(n) for n in re.findall(r"\d+", transformers.__version__)[:2])
     if not OLDEST <= found < NEWEST:
-        raise refuse(f"transformers {transformers.__version__}: candid.hf works with {OLDEST[0]}.{OLDEST[1]} to "
-                     f"{NEWEST[0]}.{NEWEST[1] - 1} (tested: {', '.join(TESTED)})")
+        raise refuse(f"transformers {transformers.__version__}: candid.hf works with {OLDEST[0]}.{OLDEST[1]} and later, before "
+                     f"{NEWEST[0]}.{NEWEST[1]} (tested: {', '.join(TESTED)})")
     if ".".join(map(str, found)) not in TESTED:
         warnings.warn(f"transformers {transformers.__version__}: candid.hf was tested with {', '.join(TESTED)} only",
                       stacklevel=3)

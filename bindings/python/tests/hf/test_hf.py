@@ -139,7 +139,7 @@ class Attaching(unittest.TestCase):
             self.refused("4.20.1: candid.hf works with", hf.attach)
         with mock.patch.object(_host.transformers, "__version__", "5.1.0"):
             self.refused("5.1.0: candid.hf works with", hf.attach)
-        with mock.patch.object(_host.transformers, "__version__", "4.56.2"), self.assertWarnsRegex(UserWarning, "was tested with"):
+        with mock.patch.object(_host.transformers, "__version__", "4.58.0"), self.assertWarnsRegex(UserWarning, "was tested with"):
             hf.attach().detach()
 
     def test_compiled_models_are_refused(self):
