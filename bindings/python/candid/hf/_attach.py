@@ -1,6 +1,7 @@
 """attach() and what it gives back."""
 from __future__ import annotations
 
+import inspect
 import threading
 from typing import Any
 
@@ -114,22 +115,28 @@ class Attachment:
 
         return Alone()
 
-    def generate(self, inputs: torch.Tensor | None = None, *more: Any, **kwargs: Any) -> Any:
-        """In the place of model.generate."""
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """In the place of model.generate: takes and returns the same."""
         own = type(self.model).generate
         with self._alone():
             if self.searches:
                 raise refuse("opera chooses tokens itself, which generate() leaves no room for: use candid.hf.generate_opera()")
+            kwargs = self._by_name(own, args, kwargs)
             self._check_way(kwargs)
-            ids = kwargs.pop("input_ids", inputs) if inputs is None else inputs
+            ids = kwargs.pop("inputs", None)
+            ids = kwargs.pop("input_ids", None) if ids is None else ids
             if ids is None or ids.dim() != 2:
                 raise refuse("expected input_ids (batch, tokens): with inputs_embeds alone nobody knows where images and text "
                              "stand")
             tasks, asked = self.tasks(ids, kwargs)
             with Generation(self, tasks) as generation:
-                out = own(self.model, asked, *more, **kwargs)
+                out = own(self.model, asked, **kwargs)
                 self.reports = generation.reports()
             return out if asked is ids else self._with_prompt(out, ids, asked.shape[1])
+
+    def _by_name(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        bound = inspect.signature(function).bind_partial(self.model, *args, **kwargs).arguments
+        return {**{k: v for k, v in bound.items() if k not in ("self", "kwargs")}, **bound.get("kwargs", {})}
 
     def _check_way(self, kwargs: dict[str, Any]) -> None:
         """Ways of generating that are not passes of one token per row."""
@@ -229,6 +236,8 @@ def attach(model: Any, config: Any = None, *, processor: Any = None, conversatio
     with _lock:
         if _attached_to(model) is not None:
             raise refuse("the model is attached to already: one configuration holds all methods; detach the other first")
+        if "generate" in getattr(model, "__dict__", {}):
+            raise refuse("model.generate was replaced by another library: candid.hf would hide it")
         attachment = Attachment(model, config, processor, conversation, name, trained_with)
         model.generate = attachment.generate
     return attachment

@@ -115,7 +115,7 @@ class HostModel:
         return abi.Host(host=f"transformers {transformers.__version__}".encode(), model=self.name.encode() or None,
                         trained_with=self.trained_with.encode() if self.trained_with else None, abilities=self.abilities(),
                         n_layer=self.n_layer, n_head=t.num_attention_heads, n_head_kv=t.num_key_value_heads,
-                        head_dim=head_dim, n_embd=t.hidden_size, n_vocab=self.lm_head.weight.shape[0],
+                        head_dim=head_dim, n_embd=t.hidden_size, n_vocab=self.lm_head.out_features,
                         n_vision_blocks=self.vision.n_blocks, n_threads=torch.get_num_threads(), log=_logger())
 
     def check_length(self, n: int) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable
 
 import torch
-import torch.nn.functional as F
 
 from . import _plugin as abi
 from ._attention import active, registered
@@ -126,7 +125,7 @@ class ForwardPass:
         if states:
             x = torch.stack([self._outputs[i] for i in states], 2)
             x = self.host.lm.norm.forward(x) if self.wants.normed else x
-            early = F.linear(x, self.host.lm_head.weight, self.host.lm_head.bias)
+            early = self.host.lm_head.forward(x)
         if self.wants.sites[Site.LOGITS][-1] or early is not None:
             self.viewer.show(lambda *views: self._pass.logits(*views), logits, early, again=self._begin)
         active.run = None

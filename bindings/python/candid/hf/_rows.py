@@ -192,7 +192,7 @@ def mask_4d(visible: list[torch.Tensor | None], pads: list[int], n: int, host: H
         out[b, 0, pad:, pad:] = torch.ones(n - pad, n - pad, dtype=torch.bool).tril() if seen is None else seen
     out = out.to(host.device())
     if host.text._attn_implementation.endswith("eager"):
-        dtype = host.lm_head.weight.dtype
+        dtype = host.lm.embed_tokens.weight.dtype
         return torch.zeros(out.shape, dtype=dtype, device=out.device).masked_fill(~out, torch.finfo(dtype).min)
     return out
 

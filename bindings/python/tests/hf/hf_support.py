@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import sys
 import unittest
@@ -21,6 +22,8 @@ from transformers import CLIPImageProcessor, LlavaForConditionalGeneration, Llav
 import candid.hf
 
 transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+logging.getLogger("candid").setLevel(logging.ERROR)    # "not known to be trained with …": known
 torch.set_num_threads(1)
 
 ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", ".."))

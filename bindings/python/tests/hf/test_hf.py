@@ -126,6 +126,21 @@ class Attaching(unittest.TestCase):
             tokens(self.model, self.inputs)
         self.assertTrue(torch.equal(logits(self.model, self.inputs), before))
 
+    def test_positional_arguments(self):
+        options = copy.deepcopy(self.model.generation_config)
+        options.update(do_sample=False, max_new_tokens=STEPS, use_cache=False)
+        with hf.attach(EDITS):
+            self.refused("use_cache=False", self.model.generate, self.inputs.input_ids, options, pixel_values=self.inputs.pixel_values)
+            options.use_cache = True
+            found = self.model.generate(self.inputs.input_ids, options, pixel_values=self.inputs.pixel_values)
+            self.assertEqual(found[:, self.inputs.input_ids.shape[1]:].tolist(), tokens(self.model, self.inputs))
+
+    def test_somebody_elses_generate_is_not_hidden(self):
+        model = hf.new_model()
+        model.generate = lambda *args, **kwargs: "theirs"
+        self.refused("replaced by another library", hf.attach, EDITS, model=model)
+        self.assertEqual(model.generate(), "theirs")
+
     def test_copies_are_refused(self):
         with hf.attach():
             self.refused("detach it first", copy.deepcopy, self.model)
@@ -352,7 +367,7 @@ class WaysOfGenerating(unittest.TestCase):
             model.zero_grad()
             loss = model(**inputs).loss
             loss.backward()
-            return float(loss), model.lm_head.weight.grad.clone()
+            return loss.item(), model.lm_head.weight.grad.clone()
 
         loss, gradient = step()
         with hf.attach(EDITS, model=model):
