@@ -45,6 +45,18 @@ static candid_status plan_images(const candid_context *c, const candid_image *co
     return CANDID_OK;
 }
 
+candid_status request_see(candid_context *c, const candid_image *const *images, candid_preprocess mode,
+                          struct request *r, candid_error *error) {
+    TRY(plan_images(c, images, mode, r, error));
+    for (size_t i = 0; i < r->n_images; i++) {
+        r->spans[i].order = r->spans[i].grid_h > 0 ? r->needs.order : IMAGE_RASTER;
+    }
+    for (int i = 0; i < r->list.n; i++) {
+        TRY(sights_plan(c, r, i, error));
+    }
+    return CANDID_OK;
+}
+
 /* ---- prompts ------------------------------------------------------------------------------------- */
 
 /* Tokenises a request in a conversation. */
@@ -101,58 +113,30 @@ static candid_status branch_prompt(const candid_context *c, const char *conversa
     return status;
 }
 
-/* What does not go with OPERA. */
-static candid_status check_opera(const candid_config *config, const struct branch_list *list, candid_error *error) {
-    struct settings dola;
-    if (list->n > 0) {
-        const char *name = list->branches[0].owner->name;
-        const bool off = strcmp(name, "pai") == 0 || strcmp(name, "paint") == 0;
-        return fail(error, CANDID_ERROR_ARGUMENT,
-                    "opera and %s exclude each other: opera scores the candidates of one row, %s contrasts it with "
-                    "another; %s%s%s",
-                    name, name, off ? "set " : "switch one off", off ? name : "", off ? ".gamma to 1" : "");
-    }
-    if (config_method(config, method_find("dola"), &dola) && setting_float(&dola, "cutoff") > 0) {
-        return fail(error, CANDID_ERROR_ARGUMENT,
-                    "opera needs a continuation for every beam, dola cuts tokens off: set dola.cutoff to 0");
-    }
-    return CANDID_OK;
-}
-
 static candid_status prepare(candid_context *c, const candid_image *const *images, const char *prompt,
                              const candid_generate_params *params, struct request *r, candid_error *error) {
-    const char *conversation = params->conversation     ? params->conversation
-                               : c->model->conversation ? c->model->conversation
-                                                        : "vicuna_v1";
+    const char *conversation = params->conversation ? params->conversation : model_conversation(c->model);
     const struct decoding given = {.temperature = params->temperature,
                                    .top_k = params->top_k,
                                    .top_p = params->top_p,
                                    .repetition_penalty = params->repetition_penalty};
     TRY(decoding_resolve(params->config, &given, &r->decoding, error));
     TRY(interventions_branches(params->config, prompt, (int)r->n_images, &c->model->log, &r->list, error));
-    if (r->decoding.strategy == STRATEGY_OPERA) {
-        TRY(check_opera(params->config, &r->list, error));
-    }
+    TRY(decoding_check_branches(&r->decoding, params->config, &r->list, error));
     const char *asked = r->list.main_request ? r->list.main_request : prompt;
     TRY(make_prompt(c, conversation, asked, r->n_images, &r->prompt, error));
-    TRY(plan_images(c, images, params->preprocess, r, error));
     TRY(interventions_needs(params->config, &c->model->facts, &r->needs, error));
-    for (size_t i = 0; i < r->n_images; i++) {
-        r->spans[i].order = r->spans[i].grid_h > 0 ? r->needs.order : IMAGE_RASTER;
-    }
+    TRY(request_see(c, images, params->preprocess, r, error));
     for (int i = 0; i < r->list.n; i++) {
         TRY(branch_prompt(c, conversation, asked, r, &r->list.branches[i], &r->branches[i].prompt, error));
-        TRY(sights_plan(c, r, i, error));
     }
     return CANDID_OK;
 }
 
 candid_status request_prepare(candid_context *c, const candid_image *const *images, size_t n_images, const char *prompt,
                               const candid_generate_params *params, struct request *out, candid_error *error) {
-    if (n_images > 0 && !c->model->has_vision) {
-        return fail(error, CANDID_ERROR_UNSUPPORTED,
-                    "%s has no image encoder: open the model with mmproj_path to ask about images",
-                    gguf_path(c->model->lm_file));
+    if (n_images > 0) {
+        TRY(model_check_vision(c->model, error));
     }
     *out = (struct request){.context = c, .n_images = n_images};
     const candid_status status = prepare(c, images, prompt, params, out, error);
@@ -213,23 +197,13 @@ int64_t request_cache_tokens(const struct request *r, int max_new) {
 
 static candid_status compile_branch(const candid_context *c, struct request *r, int i, const candid_config *config,
                                     candid_error *error) {
-    const struct branch *b = &r->list.branches[i];
     struct request_branch *to = &r->branches[i];
     struct layout layout = {0};
     candid_status status = layout_from_prompt(&to->prompt, to->spans, &layout, error);
     if (status == CANDID_OK && layout_length(&layout) > 0) {
-        const bool same = r->decoding.branch_edits && (b->sight == SIGHT_SAME || b->sight == SIGHT_NOISE);
-        if (same && !b->own_edits) {
-            status = interventions_compile(config, &c->model->facts, &layout, r->taps, (int)r->n_images,
-                                           r->needs.n_vision_blocks, &c->model->log, &to->plan, error);
-            for (int k = 0; to->plan && k < to->plan->n_steps; k++) {
-                to->plan->steps[k].keep_all = true;
-            }
-        } else {
-            status = interventions_compile_branch(config, &c->model->facts, &layout,
-                                                  b->own_edits ? PLAN_OWN : PLAN_POSITIONS, b->owner, &c->model->log,
-                                                  &to->plan, error);
-        }
+        status = interventions_compile_branch(config, &c->model->facts, &layout, &r->list.branches[i],
+                                              r->decoding.branch_edits, r->taps, (int)r->n_images,
+                                              r->needs.n_vision_blocks, &c->model->log, &to->plan, error);
     }
     layout_free(&layout);
     return status;

@@ -49,11 +49,10 @@ static candid_status choose(struct device *d, const char *name, candid_error *er
     candid_error why = {.message = ""};
     int index = 0;
     d->cuda = -1;
-    if (!name || strcmp(name, "auto") == 0) {
+    if (!name || strcmp(name, "auto") == 0) { /* until the CUDA backend has passed its tests on a GPU */
         if (gpu_count(&why) > 0) {
-            d->cuda = 0;
-        } else {
-            log_write(d->log, CANDID_LOG_DEBUG, "device: the CPU; %s", why.message);
+            log_write(d->log, CANDID_LOG_INFO,
+                      "device: the CPU; the CUDA backend was never tested on a GPU, device \"cuda\" tries it");
         }
         return CANDID_OK;
     }

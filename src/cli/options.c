@@ -11,7 +11,7 @@ const char options_help[] =
     "Model:\n"
     "  --model FILE|DIR        GGUF language model, with or without its image encoder; or a Hugging Face directory\n"
     "  --mmproj FILE|DIR       GGUF image encoder and projector; with a directory of the original LLaVA: its CLIP\n"
-    "  --device NAME           auto (default: a GPU if there is a usable one), cpu, cuda, cuda:1\n"
+    "  --device NAME           auto (default: the CPU, see docs/gpu.md), cpu, cuda, cuda:1\n"
     "  --precision exact|fast  f32 reference arithmetic, or the fast kernels (default)\n"
     "  --threads N             default: every core this process may use\n"
     "  --ctx N                 context window in tokens (default: the model's)\n"
