@@ -11,6 +11,10 @@ run 2 "$CANDID" ask "$image"; err_has "-q QUESTION"
 run 2 "$CANDID" caption --temperature hot "$image"; err_has "hot"
 run 2 "$CANDID" caption --max-new-tokens 0 "$image"; err_has "--max-new-tokens"
 run 2 "$CANDID" caption --precision perfect "$image"; err_has "perfect"
+run 3 "$CANDID" caption --device toaster "$image"; err_has 'expected auto, cpu, cuda or cuda:N, found "toaster"'
+run 3 "$CANDID" caption --device cuda:x "$image"; err_has "cuda:x"
+run 3 "$CANDID" caption --device cuda "$image"; err_has "device cuda: " # no GPU in these tests, or no such backend
+run 0 "$CANDID" caption --device auto --max-new-tokens 2 "$image"
 run 2 "$CANDID" caption --nonsense "$image"
 run 2 "$CANDID" caption --resume "$image"; err_has "--resume needs --jsonl"
 run 2 "$CANDID" caption --mmproj x.gguf "$image"; err_has "--model"

@@ -172,6 +172,36 @@ static void contexts_share_weights(void **state) {
 #endif
 }
 
+#ifdef CANDID_CUDA_EMULATED
+/* A decoding step waits for its logits, not for its layers, and allocates nothing. */
+static void steps_wait_once(void **state) {
+    for (int fast = 0; fast < 2; fast++) {
+        candid_error error = {.message = ""};
+        candid_model *cuda = open_model(TINY_MODEL, "cuda", fast ? CANDID_PRECISION_FAST : CANDID_PRECISION_EXACT);
+        candid_context *context = NULL;
+        ok(candid_context_create(cuda, NULL, &context, &error), &error);
+        size_t waits[3], allocations[3];
+        const int tokens[3] = {12, 4, 12}; /* the first time work memory is made */
+        for (int i = 0; i < 3; i++) {
+            const size_t waits_before = emulated_gpu.n_waits, allocations_before = emulated_gpu.n_allocations;
+            candid_generate_params params = candid_generate_params_default();
+            params.max_new_tokens = tokens[i];
+            const candid_result *result = NULL;
+            ok(candid_generate(context, NULL, 0, QUESTION, &params, &result, &error), &error);
+            assert_int_equal(result->n_tokens, tokens[i]);
+            candid_result_free(result);
+            waits[i] = emulated_gpu.n_waits - waits_before;
+            allocations[i] = emulated_gpu.n_allocations - allocations_before;
+        }
+        assert_true(waits[2] - waits[1] <= 2 * 8);
+        assert_int_equal(allocations[1], 0);
+        assert_int_equal(allocations[2], 0);
+        candid_context_free(context);
+        candid_model_free(cuda);
+    }
+}
+#endif
+
 int main(void) {
     const struct CMUnitTest tests[] = {
 #ifdef WITH_DEMO_MODEL
@@ -180,6 +210,9 @@ int main(void) {
 #endif
         cmocka_unit_test(every_method_says_the_same),
         cmocka_unit_test(contexts_share_weights),
+#ifdef CANDID_CUDA_EMULATED
+        cmocka_unit_test(steps_wait_once),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

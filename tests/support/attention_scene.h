@@ -238,7 +238,8 @@ static inline void oracle_move(struct scene *s, const struct attention_edit *e, 
     }
     const double share = part / (whole + (double)e->eps);
     s->marginal = s->marginal || (e->min_mass > 0 && fabs(whole - (double)e->min_mass) < scene_margin) ||
-                  fabs(share - (double)e->max_share) < scene_margin || (part > 0 && part < 1e-6); /* f16 may have none */
+                  fabs(share - (double)e->max_share) < scene_margin ||
+                  (part > 0 && part < 1e-6); /* f16 may have none */
     *moved = -1;
     if (whole >= (double)e->min_mass && share <= (double)e->max_share && to > 0 && (!e->part || part > 0)) {
         *moved = (1 - (double)e->keep) * from;

@@ -135,6 +135,12 @@ static void mistakes_are_errors_with_a_sentence(void **state) {
     assert_int_equal(candid_model_open("none.gguf", NULL, &model, &error), CANDID_ERROR_IO);
     assert_non_null(strstr(error.message, "none.gguf"));
     assert_int_equal(candid_model_open(MMPROJ_PATH, NULL, &model, &error), CANDID_ERROR_UNSUPPORTED);
+    candid_model_params device = candid_model_params_default();
+    device.device = "toaster";
+    assert_int_equal(candid_model_open(MODEL_PATH, &device, &model, &error), CANDID_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "toaster"));
+    device.struct_size = offsetof(candid_model_params, device); /* an older host's struct ends before it */
+    candid_model_free(open_ok(MODEL_PATH, &device));
     candid_model_params zero = {0};
     assert_int_equal(candid_model_open(MODEL_PATH, &zero, &model, &error), CANDID_ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "struct_size"));

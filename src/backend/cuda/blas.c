@@ -27,8 +27,13 @@ struct cuda_blas {
                            cublasComputeType_t compute_type, cublasGemmAlgo_t algo);
 };
 
-/* The name of a file carries the major version; the functions used here are the same in all of them. */
-static const char *const names[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so"};
+/* The name carries the major version, which should be the runtime's; the functions used here are the same in all. */
+#if CUDART_VERSION >= 13000
+#define CUBLAS_NAME "libcublas.so.13"
+#else
+#define CUBLAS_NAME "libcublas.so.12"
+#endif
+static const char *const names[] = {CUBLAS_NAME, "/usr/local/cuda/lib64/" CUBLAS_NAME, "libcublas.so"};
 
 static candid_status open_library(struct cuda_blas *blas, candid_error *error) {
     for (size_t i = 0; i < sizeof names / sizeof *names && !blas->library; i++) {

@@ -34,11 +34,19 @@ static void op_upload(struct backend *b, void *device, const void *host, size_t 
     cuda_note(c, cudaStreamSynchronize(c->stream), "copying to the GPU");
 }
 
+/* Logits and the like come by pinned memory, which is several times as fast as any other. */
+#define LANDING_BYTES ((size_t)1 << 20)
+
 static void op_download(struct backend *b, void *host, const void *device, size_t bytes) {
     struct cuda_backend *c = cuda_of(b);
     cuda_enter(c);
-    cuda_note(c, cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, c->stream), "copying from the GPU");
-    cuda_note(c, cudaStreamSynchronize(c->stream), "copying from the GPU");
+    void *to = c->landing && bytes <= LANDING_BYTES ? c->landing : host;
+    const bool copied =
+        cuda_note(c, cudaMemcpyAsync(to, device, bytes, cudaMemcpyDeviceToHost, c->stream), "copying from the GPU") &&
+        cuda_note(c, cudaStreamSynchronize(c->stream), "copying from the GPU");
+    if (copied && to != host) {
+        memcpy(host, to, bytes);
+    }
 }
 
 static void op_copy(struct backend *b, void *to, const void *from, size_t bytes) {
@@ -216,6 +224,7 @@ static void op_destroy(struct backend *b) {
         cuda_room_free(rooms[i]);
     }
     cuda_ring_free(&c->ring);
+    cudaFreeHost(c->landing);
     free(c->call.built);
     free(c->call.last);
     cuda_weights_free(c->own);
@@ -267,6 +276,7 @@ static candid_status start(struct cuda_backend *c, candid_error *error) {
                     properties.major, properties.minor);
     }
     TRY(cuda_check(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "making a stream", error));
+    TRY(cuda_check(cudaMallocHost((void **)&c->landing, LANDING_BYTES), "allocating pinned memory", error));
     TRY(cuda_weights_empty(c->device, &c->own, error));
     if (!c->exact) {
         TRY(cuda_blas_create(c->stream, &c->blas, error));

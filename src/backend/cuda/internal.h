@@ -39,7 +39,8 @@ struct cuda_backend {
     struct cuda_weights *own;           /* those met besides */
     struct cuda_ring ring;
     struct cuda_call_cache call;
-    struct cuda_room decoded, narrow, rounded;                            /* linear: weights, activations */
+    char *landing;                             /* pinned host memory for copies from the device */
+    struct cuda_room decoded, narrow, rounded; /* linear: weights, activations */
     struct cuda_room scores, halves, before, spare, mean, partial, q, kv; /* attention */
     struct cuda_room moved, values, columns;
     candid_status failed; /* the first failure of an op that returns nothing */

@@ -1,9 +1,9 @@
 /*
- * Stand-in for the device side of CUDA C++: kernels compiled as C++ and run on the CPU, one block after the other, every
- * thread of a block a fiber. A fiber runs until it waits for its warp (shuffles) or its block (__syncthreads). Which one
- * goes on then is drawn at random or, in half of the blocks, is the one that could go on last, which lets one warp run
- * far ahead of the others: a missing barrier shows as a wrong result. A barrier that some threads never reach ends the
- * program with a message.
+ * Stand-in for the device side of CUDA C++: kernels compiled as C++ and run on the CPU, one block after the other,
+ * every thread of a block a fiber. A fiber runs until it waits for its warp (shuffles) or its block (__syncthreads).
+ * Which one goes on then is drawn at random or, in half of the blocks, is the one that could go on last, which lets one
+ * warp run far ahead of the others: a missing barrier shows as a wrong result. A barrier that some threads never reach
+ * ends the program with a message.
  */
 #ifndef CANDID_TESTS_EMULATE_CUDA_RUNTIME_H
 #define CANDID_TESTS_EMULATE_CUDA_RUNTIME_H

@@ -59,6 +59,7 @@ struct emulated_gpu {
     int n_devices;         /* that the machine has, default 1 */
     size_t memory;         /* bytes that it has, default 16 GiB */
     size_t used, n_blocks; /* device and pinned memory in use */
+    size_t n_allocations;  /* times memory has been allocated */
     size_t n_waits;        /* times the host has waited for the stream */
     unsigned long seed;    /* of the order of threads and blocks; 0: in order */
 };

@@ -82,6 +82,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes) {
     memset(h + 1, 0xff, bytes); /* NaN in f32 and in f16 */
     emulated_gpu.used += bytes;
     emulated_gpu.n_blocks++;
+    emulated_gpu.n_allocations++;
     *out = h + 1;
     return cudaSuccess;
 }
