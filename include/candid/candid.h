@@ -15,7 +15,8 @@
  * Threads
  *   - The library has no global mutable state.
  *   - A candid_model never changes after it was opened: any number of threads may use it at once.
- *   - A candid_context (KV cache and work buffers) and a candid_image belong to one thread at a time.
+ *   - A candid_image never changes either.
+ *   - A candid_context (KV cache and work buffers) belongs to one thread at a time.
  *   - A candid_config may be read by any number of threads, as long as none calls candid_config_set.
  *   - Callbacks are called on the thread that called into the library.
  */
@@ -115,10 +116,11 @@ typedef struct candid_model_info {
     const char *backend; /* e.g. "cpu exact", "cpu fast (avx2, gemm int16)" */
     bool has_vision;     /* an image encoder is present */
     int n_layer, n_head, n_head_kv, n_embd, n_vocab;
-    int n_ctx_train;     /* the context window the model was trained for, tokens */
-    int image_size;      /* pixels, 0 without vision */
-    int image_tokens;    /* visual tokens per view of an image (LLaVA-NeXT takes several), 0 without vision */
-    uint64_t file_bytes; /* size of the mapped files */
+    int n_ctx_train;          /* the context window the model was trained for, tokens */
+    int image_size;           /* pixels, 0 without vision */
+    int image_tokens;         /* visual tokens per view of an image (LLaVA-NeXT takes several), 0 without vision */
+    uint64_t file_bytes;      /* size of the mapped files */
+    const char *conversation; /* what is used where none is given: a template's name, or text with {prompt} */
 } candid_model_info;
 
 CANDID_API candid_status candid_model_get_info(const candid_model *model, candid_model_info *info, candid_error *error);
@@ -142,6 +144,9 @@ CANDID_API candid_status candid_image_from_rgb(const uint8_t *rgb, int width, in
 
 CANDID_API int candid_image_width(const candid_image *image);
 CANDID_API int candid_image_height(const candid_image *image);
+
+/* (height, width, 3) bytes RGB without gaps, the image's own; NULL for NULL. */
+CANDID_API const uint8_t *candid_image_pixels(const candid_image *image);
 CANDID_API void candid_image_free(candid_image *image);
 
 /* ---- context ----------------------------------------------------------------------------------- */
@@ -245,6 +250,9 @@ typedef struct candid_generate_params {
 
 CANDID_API candid_generate_params candid_generate_params_default(void);
 
+/* A should_cancel whose user data is an int (4 bytes) that any thread may set to nonzero at any time. */
+CANDID_API bool candid_cancel_when_set(void *flag);
+
 typedef struct candid_stats {
     double load_ms;       /* image preprocessing */
     double encode_ms;     /* image encoder and projector, all images */
@@ -329,6 +337,60 @@ typedef struct candid_sharing {
 CANDID_API candid_status candid_generate_many(candid_context *context, const candid_request *requests, size_t n,
                                               const candid_generate_params *params, candid_sharing *sharing,
                                               const candid_result **out, candid_error *error);
+
+/* ---- looking inside ---------------------------------------------------------------------------- */
+
+/* Where vectors of an image are taken from. */
+typedef enum candid_features {
+    CANDID_FEATURES_PROJECTED = 0, /* behind the projector: visual tokens, as they stand in the prompt, those of
+                                    * LLaVA-NeXT's tiles joined and its newline vectors between them */
+    CANDID_FEATURES_ENCODER = 1    /* before it: what the image encoder says of each patch, row by row, view after
+                                    * view (LLaVA-NeXT: the whole image, then its tiles), without the class token */
+} candid_features;
+
+/*
+ * Encodes one image, as candid_generate does it before anything is asked. Of params (may be NULL) preprocess and
+ * should_cancel count. *n_rows and *n_embd receive the shape, and `out` (n_rows, n_embd) values if its `capacity`, in
+ * floats, is enough; else the call is a CANDID_ERROR_ARGUMENT that names both. With capacity 0 (out may be NULL) the
+ * shape is all, and nothing is encoded. A model without image encoder is CANDID_ERROR_UNSUPPORTED.
+ */
+CANDID_API candid_status candid_encode_image(candid_context *context, const candid_image *image,
+                                             candid_features features, const candid_generate_params *params, float *out,
+                                             size_t capacity, int *n_rows, int *n_embd, candid_error *error);
+
+/* Where the tokens of an answer looked. */
+typedef struct candid_attention {
+    size_t n_tokens;
+    int n_layer;
+    int grid_h, grid_w;      /* cells of the image, of LLaVA-NeXT those of the view that shows it whole */
+    const float *values;     /* (n_tokens, n_layer, grid_h, grid_w) share of the attention of the row that predicts the
+                              * token that is on each cell, mean over the heads, after what methods change of it */
+    const char *text;        /* what the tokens spell, UTF-8 (bytes that are none are '?'), NUL-terminated */
+    const size_t *token_end; /* [n_tokens] where in the text each one's bytes end */
+} candid_attention;
+
+/*
+ * Reads the prompt about the images once more and then the n_tokens `tokens` (usually a candid_result's), and notes the
+ * attention to image number `which`. Methods of params->config act as in candid_generate, but for contrasts and
+ * searches: there is nothing to choose. Methods that look twice are CANDID_ERROR_ARGUMENT. Of params (may be NULL)
+ * preprocess, conversation, should_cancel and config count. On success *out is owned by the caller:
+ * candid_attention_free.
+ */
+CANDID_API candid_status candid_attention_of(candid_context *context, const candid_image *const *images,
+                                             size_t n_images, size_t which, const char *prompt,
+                                             const candid_generate_params *params, const int32_t *tokens,
+                                             size_t n_tokens, const candid_attention **out, candid_error *error);
+CANDID_API void candid_attention_free(const candid_attention *attention);
+
+/*
+ * A copy of the image, half way to grey, under a heat map of its cells. values: (grid_h, grid_w) of the model as in
+ * candid_attention; `brightest` and more is light yellow, 0 (or less) black, drawn smoothly; brightest 0: the value
+ * that 98 in 100 cells do not exceed, as a few tokens may soak up attention. What the encoder does not see of the image
+ * (params->preprocess; params may be NULL) is veiled. On success *out is owned by the caller: candid_image_free.
+ */
+CANDID_API candid_status candid_image_overlay(const candid_model *model, const candid_image *image, const float *values,
+                                              float brightest, const candid_generate_params *params, candid_image **out,
+                                              candid_error *error);
 
 #ifdef __cplusplus
 }

@@ -63,18 +63,22 @@ static candid_status add_probe(struct plan *plan, const bool *layers, struct wat
     return CANDID_OK;
 }
 
-/* Runs the request for up to max_new tokens with the probe as its only plan. */
-static candid_status run(candid_context *c, const struct request *r, const bool *layers, int max_new, struct watch *w,
-                         const struct observer *observer, candid_error *error) {
+/* Runs the request for up to max_new tokens, or for those of `forced`, with the probe in its plan. */
+static candid_status run(candid_context *c, const struct request *r, const bool *layers, int max_new,
+                         const struct token_list *forced, struct watch *w, const struct observer *observer,
+                         candid_error *error) {
     const struct llama_weights *m = &c->model->llama;
     struct layout layout = {0};
-    struct plan *plan = NULL;
+    struct plan *own = NULL, *plan = r->plan;
     struct kv_cache *kv = NULL;
     struct kv_seq *seq = NULL;
     struct generated out = {0};
     candid_status status;
-    TRY_GOTO(layout_from_prompt(&r->prompt, r->spans, &layout, error), status, done);
-    TRY_GOTO(plan_create(m->n_layer, m->n_head, m->n_embd, &layout, &plan, error), status, done);
+    if (!plan) {
+        TRY_GOTO(layout_from_prompt(&r->prompt, r->spans, &layout, error), status, done);
+        TRY_GOTO(plan_create(m->n_layer, m->n_head, m->n_embd, &layout, &own, error), status, done);
+        plan = own;
+    }
     TRY_GOTO(add_probe(plan, layers, w, error), status, done);
     TRY_GOTO(kv_cache_create(c->backend, kv_cache_shape(c->kv), w->n_prompt + max_new, &kv, error), status, done);
     TRY_GOTO(kv_seq_create(kv, &seq, error), status, done);
@@ -88,6 +92,7 @@ static candid_status run(candid_context *c, const struct request *r, const bool 
                                  .visual_tokens = c->visual_tokens,
                                  .plan = plan,
                                  .decoding = {.beams = 1, .answers = 1, .top_p = 1, .repetition_penalty = 1},
+                                 .forced = forced,
                                  .max_new_tokens = max_new,
                                  .observer = observer};
     status = generate(&g, &out, error);
@@ -95,13 +100,14 @@ done:
     generated_free(&out);
     kv_seq_free(seq);
     kv_cache_free(kv);
-    plan_free(plan);
+    plan_free(own);
     layout_free(&layout);
     return status;
 }
 
 static candid_status look(candid_context *c, const struct request *r, const bool *layers, int image, int max_new,
-                          struct gaze *out, const struct observer *observer, candid_error *error) {
+                          const struct token_list *forced, struct gaze *out, const struct observer *observer,
+                          candid_error *error) {
     const int grid = c->model->clip.grid, n_layer = c->model->llama.n_layer;
     struct watch w = {.gaze = out, .max_steps = max_new, .begin = image_begin(r, image)};
     *out = (struct gaze){.n_cells = grid * grid};
@@ -120,7 +126,7 @@ static candid_status look(candid_context *c, const struct request *r, const bool
         grid_cells(r->spans[image].grid_h > 0 ? r->spans[image].order : IMAGE_RASTER, grid, grid, cells);
         w.cells = cells;
         w.n_prompt = (int)request_length(r);
-        status = run(c, r, layers, max_new, &w, observer, error);
+        status = run(c, r, layers, max_new, forced, &w, observer, error);
     }
     free(cells);
     if (status != CANDID_OK) {
@@ -131,7 +137,19 @@ static candid_status look(candid_context *c, const struct request *r, const bool
 
 candid_status gaze_answer(candid_context *c, struct request *r, const bool *layers, int max_new, struct gaze *out,
                           const struct observer *observer, candid_error *error) {
-    return look(c, r, layers, 0, max_new, out, observer, error);
+    return look(c, r, layers, 0, max_new, NULL, out, observer, error);
+}
+
+candid_status gaze_tokens(candid_context *c, const struct request *r, int image, const struct token_list *tokens,
+                          struct gaze *out, const struct observer *observer, candid_error *error) {
+    bool *all = malloc((size_t)c->model->llama.n_layer * sizeof *all);
+    if (!all) {
+        return fail_memory(error, "layers", (size_t)c->model->llama.n_layer);
+    }
+    memset(all, true, (size_t)c->model->llama.n_layer * sizeof *all);
+    const candid_status status = look(c, r, all, image, (int)tokens->count, tokens, out, observer, error);
+    free(all);
+    return status;
 }
 
 candid_status gaze_prompt(candid_context *c, const struct request *r, const char *layers, const char *owner, int image,
@@ -152,7 +170,7 @@ candid_status gaze_prompt(candid_context *c, const struct request *r, const char
         status = CANDID_ERROR_ARGUMENT;
     }
     if (status == CANDID_OK) {
-        status = look(c, r, on, image, 1, &gaze, observer, error);
+        status = look(c, r, on, image, 1, NULL, &gaze, observer, error);
     }
     free(on);
     if (status != CANDID_OK) {

@@ -15,13 +15,17 @@ candid_status gaze_prompt(candid_context *c, const struct request *r, const char
 /* The same for each generated token and each layer by itself. */
 struct gaze {
     int n_steps, n_layers, n_cells;
-    float *values; /* (n_steps, n_layers, n_cells) of image 0, raster order; owned: gaze_free */
+    float *values; /* (n_steps, n_layers, n_cells) of one image, raster order; owned: gaze_free */
 };
 
 /* A greedy answer of up to max_new tokens to a prepared and encoded request, and where each token looked. layers:
  * [n_layer]. Room is taken for max_new steps; n_steps says how many there are. */
 candid_status gaze_answer(candid_context *c, struct request *r, const bool *layers, int max_new, struct gaze *out,
                           const struct observer *observer, candid_error *error);
+
+/* Where the given tokens looked, at image number `image` and in every layer, with what the request's plan does. */
+candid_status gaze_tokens(candid_context *c, const struct request *r, int image, const struct token_list *tokens,
+                          struct gaze *out, const struct observer *observer, candid_error *error);
 void gaze_free(struct gaze *g);
 
 #endif

@@ -23,6 +23,10 @@ candid_generate_params candid_generate_params_default(void) {
     };
 }
 
+bool candid_cancel_when_set(void *flag) {
+    return __atomic_load_n((const int *)flag, __ATOMIC_RELAXED) != 0;
+}
+
 void candid_result_free(const candid_result *result) {
     if (!result) {
         return;

@@ -38,6 +38,14 @@ struct candid_context {
     size_t visual_capacity; /* tokens */
 };
 
+/* The conversation template that is used where none is given. */
+static inline const char *model_conversation(const struct candid_model *m) {
+    return m->conversation ? m->conversation : "vicuna_v1";
+}
+
+/* Whether there is an image encoder; else CANDID_ERROR_UNSUPPORTED. */
+candid_status model_check_vision(const struct candid_model *m, candid_error *error);
+
 /* Visual tokens per view of an image. */
 static inline int model_image_tokens(const struct candid_model *m) {
     return m->has_vision ? m->clip.grid * m->clip.grid : 0;

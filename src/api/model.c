@@ -124,6 +124,13 @@ candid_status candid_model_open_memory(const void *data, size_t size, const cand
     return open_model(NULL, data, size, params, out, error);
 }
 
+candid_status model_check_vision(const struct candid_model *m, candid_error *error) {
+    return m->has_vision ? CANDID_OK
+                         : fail(error, CANDID_ERROR_UNSUPPORTED,
+                                "%s has no image encoder: open the model with mmproj_path to ask about images",
+                                gguf_path(m->lm_file));
+}
+
 candid_status candid_model_get_info(const candid_model *m, candid_model_info *info, candid_error *error) {
     if (!m || !info) {
         return fail(error, CANDID_ERROR_ARGUMENT, "candid_model_get_info: %s is NULL", m ? "info" : "model");
@@ -142,6 +149,7 @@ candid_status candid_model_get_info(const candid_model *m, candid_model_info *in
         .image_size = m->has_vision ? m->clip.image_size : 0,
         .image_tokens = model_image_tokens(m),
         .file_bytes = gguf_file_size(m->lm_file) + (m->mm_file ? gguf_file_size(m->mm_file) : 0),
+        .conversation = model_conversation(m),
     };
     return params_write(info, &full, sizeof full, "candid_model_info", error);
 }

@@ -121,9 +121,7 @@ static candid_status check_opera(const candid_config *config, const struct branc
 
 static candid_status prepare(candid_context *c, const candid_image *const *images, const char *prompt,
                              const candid_generate_params *params, struct request *r, candid_error *error) {
-    const char *conversation = params->conversation     ? params->conversation
-                               : c->model->conversation ? c->model->conversation
-                                                        : "vicuna_v1";
+    const char *conversation = params->conversation ? params->conversation : model_conversation(c->model);
     const struct decoding given = {.temperature = params->temperature,
                                    .top_k = params->top_k,
                                    .top_p = params->top_p,
@@ -149,10 +147,8 @@ static candid_status prepare(candid_context *c, const candid_image *const *image
 
 candid_status request_prepare(candid_context *c, const candid_image *const *images, size_t n_images, const char *prompt,
                               const candid_generate_params *params, struct request *out, candid_error *error) {
-    if (n_images > 0 && !c->model->has_vision) {
-        return fail(error, CANDID_ERROR_UNSUPPORTED,
-                    "%s has no image encoder: open the model with mmproj_path to ask about images",
-                    gguf_path(c->model->lm_file));
+    if (n_images > 0) {
+        TRY(model_check_vision(c->model, error));
     }
     *out = (struct request){.context = c, .n_images = n_images};
     const candid_status status = prepare(c, images, prompt, params, out, error);

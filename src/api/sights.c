@@ -79,8 +79,7 @@ static size_t count_tokens(const struct image_span *spans, size_t n_images) {
 
 /* ---- memory -------------------------------------------------------------------------------------- */
 
-/* Makes room for n_tokens visual tokens, and the encoder itself at the first image. */
-static candid_status prepare_vision(candid_context *c, size_t n_tokens, candid_error *error) {
+candid_status sights_make_room(candid_context *c, size_t n_tokens, candid_error *error) {
     const struct candid_model *m = c->model;
     if (!c->visual) {
         TRY(visual_create(&m->clip, m->llama.n_embd, c->backend, &c->visual, error));
@@ -298,7 +297,7 @@ candid_status sights_encode(candid_context *c, const candid_image *const *images
     if (n_tokens == 0) {
         return CANDID_OK;
     }
-    TRY(prepare_vision(c, n_tokens, error));
+    TRY(sights_make_room(c, n_tokens, error));
     for (int i = 0; i < r->list.n; i++) {
         TRY(make_tokens(c, r, i, error));
     }

@@ -7,6 +7,9 @@
 /* Decides what branch i sees: fills its spans, and its views where its images have another size. */
 candid_status sights_plan(const candid_context *c, struct request *r, int i, candid_error *error);
 
+/* Makes room for n_tokens tokens in c->visual_tokens, and the encoder itself at the first image. */
+candid_status sights_make_room(candid_context *c, size_t n_tokens, candid_error *error);
+
 /* Encodes the images to c->visual_tokens, and for every branch what it sees of them. */
 candid_status sights_encode(candid_context *c, const candid_image *const *images, struct request *r,
                             const struct observer *observer, candid_error *error);

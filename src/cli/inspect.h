@@ -9,9 +9,7 @@
 #include "decode/words.h"
 #include "vision/map_back.h"
 
-#define INSPECT_GROUPS      3    /* early, middle and late layers */
-#define INSPECT_KEEP_COLOUR 0.5f /* of the image under a heat map */
-#define INSPECT_QUANTILE    0.98 /* of the cells, where a robust heat map is brightest */
+#define INSPECT_GROUPS 3 /* early, middle and late layers */
 
 /* The attention of one run that is forced to give the answer. */
 struct attention_record {

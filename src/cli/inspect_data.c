@@ -57,7 +57,7 @@ candid_status inspect_scale(const struct inspection *in, size_t word, int begin,
     if (in->has_after) {
         inspect_cells(in, &in->after, word, begin, end, values + n);
     }
-    *robust = heat_quantile(values, total, INSPECT_QUANTILE, values + total);
+    *robust = heat_quantile(values, total, HEAT_QUANTILE, values + total);
     *most = heat_quantile(values, total, 1.0, values + total);
     free(values);
     return CANDID_OK;

@@ -6,6 +6,7 @@
 #include "cli/inspect_page.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "vision/heat_map.h"
 
 #define BASE_SIDE 640 /* most pixels of the image's longer side in the page */
 #define N_COLOURS 8
@@ -53,7 +54,7 @@ static candid_status write_base(FILE *f, const struct inspection *in, candid_err
     }
     fputs(".base,.shown{background-size:100% 100%;background-image:url(", f);
     const candid_status status = page_png(f, image->rgb, image->width, image->height, 3, error);
-    fprintf(f, ")}.base{filter:grayscale(%g)}.pic,.sinks{aspect-ratio:%d/%d}", 1.0 - (double)INSPECT_KEEP_COLOUR,
+    fprintf(f, ")}.base{filter:grayscale(%g)}.pic,.sinks{aspect-ratio:%d/%d}", 1.0 - (double)HEAT_KEEP_COLOUR,
             in->map.width, in->map.height);
     candid_image_free(small);
     return status;
@@ -118,7 +119,7 @@ static void write_guide(FILE *f, const struct inspection *in) {
         f,
         " The brightest colour stands for the value that %g %% of the cells do not exceed, so that a few tokens that "
         "soak up attention (sinks) do not darken the rest; the last column is scaled to the maximum instead. ",
-        100 * INSPECT_QUANTILE);
+        100 * HEAT_QUANTILE);
     page_string(f, inspect_geometry(in));
     fprintf(
         f,

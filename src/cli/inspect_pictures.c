@@ -47,20 +47,9 @@ static candid_status write_png(const struct inspection *in, const char *name, co
 /* The image, faded, with a heat map over it. */
 static candid_status overlay(const struct inspection *in, const float *cells, float full,
                              const struct candid_image *base, struct picture *out, candid_error *error) {
-    const size_t n = (size_t)base->width * (size_t)base->height;
-    uint8_t *layer = malloc(4 * n);
-    if (!layer) {
-        return fail_memory(error, "a heat map", 4 * n);
-    }
-    const candid_status status = picture_create(base->width, base->height, out, error);
-    if (status == CANDID_OK) {
-        memcpy(out->rgb, base->rgb, 3 * n);
-        heat_fade(out->rgb, n, INSPECT_KEEP_COLOUR);
-        heat_layer(&in->map, cells, full, base->width, base->height, layer);
-        heat_blend(out->rgb, layer, n);
-    }
-    free(layer);
-    return status;
+    TRY(picture_create(base->width, base->height, out, error));
+    memcpy(out->rgb, base->rgb, 3 * (size_t)base->width * (size_t)base->height);
+    return heat_overlay(&in->map, cells, full, base->width, base->height, out->rgb, error);
 }
 
 static candid_status write_overlay(const struct inspection *in, const char *name, const float *cells, float full,

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/status.h"
+
 /* The veil over the image: even the lowest value darkens, so that high ones glow on bright pictures, too. */
 #define LEAST_OPACITY  0.45f
 #define MOST_OPACITY   0.75f
@@ -73,6 +75,20 @@ void heat_fade(uint8_t *rgb, size_t n, float keep) {
             p[c] = (uint8_t)lroundf(grey + ((float)p[c] - grey) * keep);
         }
     }
+}
+
+candid_status heat_overlay(const struct view_map *map, const float *values, float full, int width, int height,
+                           uint8_t *rgb, candid_error *error) {
+    const size_t n = (size_t)width * (size_t)height;
+    uint8_t *layer = malloc(4 * n);
+    if (!layer) {
+        return fail_memory(error, "a heat map", 4 * n);
+    }
+    heat_fade(rgb, n, HEAT_KEEP_COLOUR);
+    heat_layer(map, values, full, width, height, layer);
+    heat_blend(rgb, layer, n);
+    free(layer);
+    return CANDID_OK;
 }
 
 static int ascending(const void *a, const void *b) {

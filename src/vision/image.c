@@ -51,6 +51,10 @@ int candid_image_height(const candid_image *image) {
     return image ? image->height : 0;
 }
 
+const uint8_t *candid_image_pixels(const candid_image *image) {
+    return image ? image->rgb : NULL;
+}
+
 /* ---- cutting ----------------------------------------------------------------------------------- */
 
 candid_status image_crop(const struct candid_image *image, const struct image_box *box, struct candid_image **out,
