@@ -3,7 +3,7 @@ include(CMakePackageConfigHelpers)
 
 install(TARGETS candid EXPORT candidTargets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS candid_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-install(FILES include/candid/candid.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/candid)
+install(FILES include/candid/candid.h include/candid/plugin.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/candid)
 install(FILES models/demo/candid-demo.gguf models/demo/README.md DESTINATION ${CMAKE_INSTALL_DATADIR}/candid/models/demo)
 install(DIRECTORY configs/ DESTINATION ${CMAKE_INSTALL_DATADIR}/candid/configs FILES_MATCHING PATTERN "*.json")
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

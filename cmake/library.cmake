@@ -2,7 +2,7 @@
 # the CLI and the tests use to reach internals.
 file(GLOB CANDID_SOURCES CONFIGURE_DEPENDS
      src/core/*.c src/model/*.c src/backend/*.c src/backend/cpu/*.c src/lm/*.c src/vision/*.c
-     src/interventions/*.c src/decode/*.c src/api/*.c)
+     src/interventions/*.c src/decode/*.c src/api/*.c src/host/*.c)
 
 # Kernel files carry their instruction set in their name and are compiled for it alone; the run-time choice is made in
 # src/backend/cpu/features.c.

@@ -9,7 +9,8 @@
  *   - Handles are opaque. What a `*_open`, `*_create` or `*_load` call returns is owned by the caller and
  *     released with the matching `*_free`, which accepts NULL.
  *   - Parameter structs begin with `struct_size`. Obtain them from their `*_default` function, then change
- *     fields; a library newer than its host knows from struct_size which fields the host has.
+ *     fields; a library newer than its host knows from struct_size which fields the host has. These functions are
+ *     the header's, not the library's, so that they are as old as the host.
  *   - Strings are UTF-8 and NUL-terminated. Strings inside a result belong to the result.
  *
  * Threads
@@ -26,6 +27,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -92,7 +94,12 @@ typedef struct candid_model_params {
     void *log_user_data;
 } candid_model_params;
 
-CANDID_API candid_model_params candid_model_params_default(void);
+static inline candid_model_params candid_model_params_default(void) {
+    candid_model_params params;
+    memset(&params, 0, sizeof params);
+    params.struct_size = sizeof params;
+    return params;
+}
 
 /* Opens a GGUF language model (and its mmproj), or a Hugging Face directory with safetensors weights: llava-hf's
  * LLaVA-1.5 and LLaVA-NeXT, the original LLaVA's (its CLIP directory is mmproj_path then), LLaMA and Mistral. Files are
@@ -165,7 +172,12 @@ typedef struct candid_context_params {
     candid_kv_type kv_type; /* element type of the KV cache */
 } candid_context_params;
 
-CANDID_API candid_context_params candid_context_params_default(void);
+static inline candid_context_params candid_context_params_default(void) {
+    candid_context_params params;
+    memset(&params, 0, sizeof params);
+    params.struct_size = sizeof params;
+    return params;
+}
 
 /* The model must outlive the context. params may be NULL. */
 CANDID_API candid_status candid_context_create(const candid_model *model, const candid_context_params *params,
@@ -248,7 +260,14 @@ typedef struct candid_generate_params {
     const candid_config *config; /* methods and search, borrowed for the call; NULL: none, greedy or sampled */
 } candid_generate_params;
 
-CANDID_API candid_generate_params candid_generate_params_default(void);
+static inline candid_generate_params candid_generate_params_default(void) {
+    candid_generate_params params;
+    memset(&params, 0, sizeof params);
+    params.struct_size = sizeof params;
+    params.top_p = 1.0f;
+    params.repetition_penalty = 1.0f;
+    return params;
+}
 
 /* A should_cancel whose user data is an int (4 bytes) that any thread may set to nonzero at any time. */
 CANDID_API bool candid_cancel_when_set(void *flag);

@@ -76,7 +76,7 @@ typedef enum candid_ability {
     CANDID_CAN_FINAL_NORM = 1 << 6,
     CANDID_CAN_LOGITS = 1 << 7,
     CANDID_CAN_EARLY_LOGITS = 1 << 8,      /* give the logits of earlier layers' states */
-    CANDID_CAN_POSITIONS = 1 << 9,         /* choose position ids and the order of image tokens */
+    CANDID_CAN_POSITIONS = 1 << 9,         /* order image tokens and choose positions; rows see all keys of their own */
     CANDID_CAN_MASK = 1 << 10,             /* let chosen rows see later keys */
     CANDID_CAN_COMPANIONS = 1 << 11,       /* run another prompt before the one asked about, whole, without a cache */
     CANDID_CAN_BRANCHES = 1 << 12,         /* decode a second sequence with a cache of its own beside the first */
@@ -95,12 +95,19 @@ typedef struct candid_host {
     uint32_t abilities;       /* set of candid_ability */
     int32_t n_layer, n_head, n_head_kv, head_dim, n_embd, n_vocab; /* of the language model */
     int32_t n_vision_blocks; /* image-encoder blocks up to the one whose output is used; 0: no vision */
+    float score_scale;       /* what shown scores are still multiplied with before softmax; 0 (default): nothing */
     int32_t n_threads;       /* for candid's own work; default 1 */
     candid_log_fn log;       /* may be NULL; must stay callable as long as the plugin lives */
     void *log_user_data;
 } candid_host;
 
-CANDID_API candid_host candid_host_default(void);
+static inline candid_host candid_host_default(void) {
+    candid_host host;
+    memset(&host, 0, sizeof host);
+    host.struct_size = sizeof host;
+    host.n_threads = 1;
+    return host;
+}
 
 /*
  * Which methods the host can run: JSON, an object by method of {"runs": true|false, "needs": ["attention.probs", …],
@@ -232,7 +239,7 @@ typedef struct candid_span {
 typedef struct candid_tap {
     size_t struct_size;
     int32_t image, block;
-    candid_view of_cls; /* (heads, patches): probabilities, patches in raster order */
+    const candid_view *of_cls; /* (heads, patches): probabilities, patches in raster order */
 } candid_tap;
 
 typedef struct candid_sequence candid_sequence;

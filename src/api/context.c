@@ -8,10 +8,6 @@
 /* Rows of one forward pass: a LLaVA-1.5 prompt (576 visual tokens and a question) fits in one. */
 #define MAX_ROWS 768
 
-candid_context_params candid_context_params_default(void) {
-    return (candid_context_params){.struct_size = sizeof(candid_context_params)};
-}
-
 void candid_context_free(candid_context *c) {
     if (!c) {
         return;

@@ -15,14 +15,6 @@
 
 #define DEFAULT_NEW_TOKENS 512
 
-candid_generate_params candid_generate_params_default(void) {
-    return (candid_generate_params){
-        .struct_size = sizeof(candid_generate_params),
-        .top_p = 1.0f,
-        .repetition_penalty = 1.0f,
-    };
-}
-
 bool candid_cancel_when_set(void *flag) {
     return __atomic_load_n((const int *)flag, __ATOMIC_RELAXED) != 0;
 }

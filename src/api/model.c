@@ -9,10 +9,6 @@
 #include "model/hf.h"
 #include "vision/decode.h"
 
-candid_model_params candid_model_params_default(void) {
-    return (candid_model_params){.struct_size = sizeof(candid_model_params)};
-}
-
 void candid_model_free(candid_model *m) {
     if (!m) {
         return;

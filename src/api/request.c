@@ -101,24 +101,6 @@ static candid_status branch_prompt(const candid_context *c, const char *conversa
     return status;
 }
 
-/* What does not go with OPERA. */
-static candid_status check_opera(const candid_config *config, const struct branch_list *list, candid_error *error) {
-    struct settings dola;
-    if (list->n > 0) {
-        const char *name = list->branches[0].owner->name;
-        const bool off = strcmp(name, "pai") == 0 || strcmp(name, "paint") == 0;
-        return fail(error, CANDID_ERROR_ARGUMENT,
-                    "opera and %s exclude each other: opera scores the candidates of one row, %s contrasts it with "
-                    "another; %s%s%s",
-                    name, name, off ? "set " : "switch one off", off ? name : "", off ? ".gamma to 1" : "");
-    }
-    if (config_method(config, method_find("dola"), &dola) && setting_float(&dola, "cutoff") > 0) {
-        return fail(error, CANDID_ERROR_ARGUMENT,
-                    "opera needs a continuation for every beam, dola cuts tokens off: set dola.cutoff to 0");
-    }
-    return CANDID_OK;
-}
-
 static candid_status prepare(candid_context *c, const candid_image *const *images, const char *prompt,
                              const candid_generate_params *params, struct request *r, candid_error *error) {
     const char *conversation = params->conversation ? params->conversation : model_conversation(c->model);
@@ -128,9 +110,7 @@ static candid_status prepare(candid_context *c, const candid_image *const *image
                                    .repetition_penalty = params->repetition_penalty};
     TRY(decoding_resolve(params->config, &given, &r->decoding, error));
     TRY(interventions_branches(params->config, prompt, (int)r->n_images, &c->model->log, &r->list, error));
-    if (r->decoding.strategy == STRATEGY_OPERA) {
-        TRY(check_opera(params->config, &r->list, error));
-    }
+    TRY(decoding_check_branches(&r->decoding, params->config, &r->list, error));
     const char *asked = r->list.main_request ? r->list.main_request : prompt;
     TRY(make_prompt(c, conversation, asked, r->n_images, &r->prompt, error));
     TRY(plan_images(c, images, params->preprocess, r, error));
@@ -209,23 +189,13 @@ int64_t request_cache_tokens(const struct request *r, int max_new) {
 
 static candid_status compile_branch(const candid_context *c, struct request *r, int i, const candid_config *config,
                                     candid_error *error) {
-    const struct branch *b = &r->list.branches[i];
     struct request_branch *to = &r->branches[i];
     struct layout layout = {0};
     candid_status status = layout_from_prompt(&to->prompt, to->spans, &layout, error);
     if (status == CANDID_OK && layout_length(&layout) > 0) {
-        const bool same = r->decoding.branch_edits && (b->sight == SIGHT_SAME || b->sight == SIGHT_NOISE);
-        if (same && !b->own_edits) {
-            status = interventions_compile(config, &c->model->facts, &layout, r->taps, (int)r->n_images,
-                                           r->needs.n_vision_blocks, &c->model->log, &to->plan, error);
-            for (int k = 0; to->plan && k < to->plan->n_steps; k++) {
-                to->plan->steps[k].keep_all = true;
-            }
-        } else {
-            status = interventions_compile_branch(config, &c->model->facts, &layout,
-                                                  b->own_edits ? PLAN_OWN : PLAN_POSITIONS, b->owner, &c->model->log,
-                                                  &to->plan, error);
-        }
+        status = interventions_compile_branch(config, &c->model->facts, &layout, &r->list.branches[i],
+                                              r->decoding.branch_edits, r->taps, (int)r->n_images,
+                                              r->needs.n_vision_blocks, &c->model->log, &to->plan, error);
     }
     layout_free(&layout);
     return status;

@@ -41,7 +41,9 @@ static int add_image(const struct generation *g, struct row_list *list, struct f
         if (rings) {
             const int ring = grid_ring(cell / span->grid_w, cell % span->grid_w, span->grid_h, span->grid_w);
             row.position = position + ring;
-            row.sees = begin + grid_ring_end(ring, span->grid_h, span->grid_w);
+            row.sees = span_row_keys(
+                &(struct span){.begin = begin, .grid_h = span->grid_h, .grid_w = span->grid_w, .order = span->order},
+                begin + t);
         }
         if (g->plan && row.role == ROLE_MAIN && g->plan->unlock_end > 0) {
             row.also_begin = g->plan->unlock_begin;

@@ -194,3 +194,24 @@ candid_status decoding_resolve(const struct candid_config *config, const struct 
     }
     return out->strategy == STRATEGY_OPERA ? fill_opera(config, &out->opera, error) : CANDID_OK;
 }
+
+candid_status decoding_check_branches(const struct decoding *d, const struct candid_config *config,
+                                      const struct branch_list *list, candid_error *error) {
+    struct settings dola;
+    if (d->strategy != STRATEGY_OPERA) {
+        return CANDID_OK;
+    }
+    if (list->n > 0) {
+        const char *name = list->branches[0].owner->name;
+        const bool off = strcmp(name, "pai") == 0 || strcmp(name, "paint") == 0;
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "opera and %s exclude each other: opera scores the candidates of one row, %s contrasts it with "
+                    "another; %s%s%s",
+                    name, name, off ? "set " : "switch one off", off ? name : "", off ? ".gamma to 1" : "");
+    }
+    if (config_method(config, method_find("dola"), &dola) && setting_float(&dola, "cutoff") > 0) {
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "opera needs a continuation for every beam, dola cuts tokens off: set dola.cutoff to 0");
+    }
+    return CANDID_OK;
+}

@@ -2,6 +2,7 @@
 #ifndef CANDID_INTERVENTIONS_DECODING_H
 #define CANDID_INTERVENTIONS_DECODING_H
 
+#include "interventions/branch.h"
 #include "interventions/config.h"
 #include "interventions/opera.h"
 
@@ -34,6 +35,10 @@ extern const struct method method_decode;
  */
 candid_status decoding_resolve(const struct candid_config *config, const struct decoding *given, struct decoding *out,
                                candid_error *error);
+
+/* Whether the search goes with what the answer's row is contrasted with; CANDID_ERROR_ARGUMENT: OPERA does not. */
+candid_status decoding_check_branches(const struct decoding *d, const struct candid_config *config,
+                                      const struct branch_list *list, candid_error *error);
 
 const char *strategy_name(enum strategy strategy);
 

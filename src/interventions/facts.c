@@ -67,9 +67,13 @@ void model_facts_fill(struct model_facts *f, const char *name, const char *train
         .head_dim = llama->head_dim,
         .n_embd = llama->n_embd,
         .n_vocab = llama->n_vocab,
-        .trained_with_cca = strstr(trained_with, "cca") != NULL,
         .n_vision_blocks = clip ? clip->n_run : 0,
     };
+    model_facts_look_up(f, trained_with, known);
+}
+
+void model_facts_look_up(struct model_facts *f, const char *trained_with, const struct known_models *known) {
+    f->trained_with_cca = strstr(trained_with, "cca") != NULL;
     const cJSON *list = known ? cJSON_GetObjectItem(known->table.root, "models") : NULL;
     for (const cJSON *entry = list ? list->child : NULL; entry && !f->known; entry = entry->next) {
         f->known = matches(entry, f) ? entry : NULL;

@@ -109,6 +109,13 @@ candid_status interventions_branches(const struct candid_config *config, const c
 
 /* ---- plans --------------------------------------------------------------------------------------- */
 
+/* Which methods write a plan. */
+enum plan_scope {
+    PLAN_MAIN,      /* of the answer's own row: all but contrasts */
+    PLAN_POSITIONS, /* only what every row with an image has: orders and masks */
+    PLAN_OWN,       /* those, and the edits that a contrast makes in its own branch: `owner` */
+};
+
 static bool writes_plan(const struct method *m, enum plan_scope scope, const struct method *owner) {
     switch (scope) {
     case PLAN_MAIN: return m->compile && m->kind != METHOD_CONTRAST;
@@ -199,12 +206,28 @@ bool plan_acts(const struct plan *plan) {
     return plan && (plan->n_steps > 0 || plan->unlock_end > 0);
 }
 
+/* Whether the branch sees as much of the images as the answer's own row. */
+static bool sees_images(const struct branch *b) {
+    return b->sight == SIGHT_SAME || b->sight == SIGHT_NOISE;
+}
+
 candid_status interventions_compile_branch(const struct candid_config *config, const struct model_facts *facts,
-                                           const struct layout *prompt, enum plan_scope scope,
-                                           const struct method *owner, const struct logger *log, struct plan **out,
-                                           candid_error *error) {
-    const struct compilation c = {
-        .config = config, .facts = facts, .prompt = prompt, .scope = scope, .owner = owner, .log = log};
+                                           const struct layout *prompt, const struct branch *branch, bool edits,
+                                           const struct vision_tap *taps, int n_images, int n_taps,
+                                           const struct logger *log, struct plan **out, candid_error *error) {
+    if (edits && sees_images(branch) && !branch->own_edits) {
+        TRY(interventions_compile(config, facts, prompt, taps, n_images, n_taps, log, out, error));
+        for (int k = 0; *out && k < (*out)->n_steps; k++) {
+            (*out)->steps[k].keep_all = true;
+        }
+        return CANDID_OK;
+    }
+    const struct compilation c = {.config = config,
+                                  .facts = facts,
+                                  .prompt = prompt,
+                                  .scope = branch->own_edits ? PLAN_OWN : PLAN_POSITIONS,
+                                  .owner = branch->owner,
+                                  .log = log};
     TRY(compile(&c, out, error));
     if (!plan_acts(*out)) {
         plan_free(*out);

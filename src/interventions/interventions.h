@@ -21,6 +21,9 @@ void model_facts_fill(struct model_facts *facts, const char *name, const char *t
                       const struct llama_weights *llama, const struct clip_weights *clip,
                       const struct known_models *known);
 
+/* The same for facts whose name and numbers are filled in: what names and tables tell. */
+void model_facts_look_up(struct model_facts *facts, const char *trained_with, const struct known_models *known);
+
 /* What the active methods need before images are encoded. Contradictions between methods are errors. */
 candid_status interventions_needs(const struct candid_config *config, const struct model_facts *facts,
                                   struct method_needs *needs, candid_error *error);
@@ -30,13 +33,6 @@ candid_status interventions_needs(const struct candid_config *config, const stru
 candid_status interventions_branches(const struct candid_config *config, const char *request, int n_images,
                                      const struct logger *log, struct branch_list *out, candid_error *error);
 
-/* Which methods write a plan. */
-enum plan_scope {
-    PLAN_MAIN,      /* of the answer's own row: all but contrasts */
-    PLAN_POSITIONS, /* only what every row with an image has: orders and masks */
-    PLAN_OWN,       /* those, and the edits that a contrast makes in its own branch: `owner` */
-};
-
 /*
  * The plan of a prompt. *out is NULL where no method is active; otherwise owned by the caller: plan_free. taps:
  * (n_images, n_taps), as needs.vision_blocks asked.
@@ -45,11 +41,12 @@ candid_status interventions_compile(const struct candid_config *config, const st
                                     const struct layout *prompt, const struct vision_tap *taps, int n_images,
                                     int n_taps, const struct logger *log, struct plan **out, candid_error *error);
 
-/* The same for a branch. owner: the contrast with PLAN_OWN, else NULL. A plan without effect is NULL. */
+/* The same for a branch. edits: it carries the edits of the answer's own row where it sees as much of the images as
+ * that (decode.branch_edits); taps may be NULL without. Else those that the contrast makes itself, orders and masks. */
 candid_status interventions_compile_branch(const struct candid_config *config, const struct model_facts *facts,
-                                           const struct layout *prompt, enum plan_scope scope,
-                                           const struct method *owner, const struct logger *log, struct plan **out,
-                                           candid_error *error);
+                                           const struct layout *prompt, const struct branch *branch, bool edits,
+                                           const struct vision_tap *taps, int n_images, int n_taps,
+                                           const struct logger *log, struct plan **out, candid_error *error);
 
 /* Whether running with the plan differs from running without. NULL is allowed. */
 bool plan_acts(const struct plan *plan);

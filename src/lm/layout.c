@@ -126,6 +126,17 @@ int grid_ring_end(int ring, int h, int w) {
     return h * w - (inner_h > 0 && inner_w > 0 ? inner_h * inner_w : 0);
 }
 
+int span_row_keys(const struct span *span, int index) {
+    if (span->order != IMAGE_RINGS || span->grid_h == 0) {
+        return index + 1;
+    }
+    int ring = 0;
+    while (index - span->begin >= grid_ring_end(ring, span->grid_h, span->grid_w)) {
+        ring++;
+    }
+    return span->begin + grid_ring_end(ring, span->grid_h, span->grid_w);
+}
+
 void grid_cells(enum image_order order, int h, int w, int *cells) {
     int n = 0;
     for (int ring = 0; order == IMAGE_RINGS && ring < grid_rings(h, w); ring++) {

@@ -72,6 +72,10 @@ int grid_ring(int y, int x, int h, int w);
 /* Number of rings: half the shorter side, rounded up. */
 int grid_rings(int h, int w);
 
+/* How many keys of its sequence, counted from the first, the row at `index` of an image's span sees: itself and all
+ * before; of IMAGE_RINGS all of its ring. */
+int span_row_keys(const struct span *span, int index);
+
 /* Number of cells in rings 0..ring. */
 int grid_ring_end(int ring, int h, int w);
 

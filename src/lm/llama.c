@@ -357,8 +357,7 @@ static candid_status finish_layer(struct llama *m, int l, int n_rows, candid_err
     TRY(op->linear(b, m->gate, n_rows, w->n_ff, &down, 1, error));
     TRY(plan_at_mlp(&m->run, l, m->x, m->projected, n_embd, error)); /* site: hidden */
     op->add(b, m->x, m->projected, (size_t)n_rows * (size_t)n_embd);
-    plan_at_output(&m->run, l, m->x, n_embd); /* site: hidden */
-    return CANDID_OK;
+    return plan_at_output(&m->run, l, m->x, n_embd, error); /* site: hidden */
 }
 
 /* m->logits = Whead RMSNorm(x). final: with what plans mix in, and beside those of earlier states, all in one product.

@@ -111,6 +111,18 @@ candid_status plan_record_peaks(struct plan *plan, candid_error *error) {
     return plan_alloc(plan, count, sizeof *plan->peaks, &plan->peaks, error);
 }
 
+candid_status plan_keep_companions(struct plan *plan, int head_dim, candid_error *error) {
+    const size_t n_layer = (size_t)plan->n_layer, n_heads = (size_t)plan->n_head * (size_t)head_dim;
+    TRY(plan_alloc(plan, ROLE_COUNT, sizeof *plan->kept, &plan->kept, error));
+    for (int role = ROLE_MAIN + 1; role < ROLE_COUNT; role++) {
+        if (plan->companions[role]) {
+            TRY(plan_alloc(plan, n_layer * n_heads, sizeof(float), &plan->kept[role].heads, error));
+            TRY(plan_alloc(plan, n_layer * (size_t)plan->n_embd, sizeof(float), &plan->kept[role].hidden, error));
+        }
+    }
+    return CANDID_OK;
+}
+
 float *plan_peaks_at(const struct plan *plan, const struct plan_step *step, int layer) {
     const size_t at = (size_t)(step - plan->steps) * (size_t)plan->n_layer + (size_t)layer;
     return plan->peaks + at * (size_t)plan->n_prompt;

@@ -113,6 +113,12 @@ struct plan_step {
     int64_t prompt_rows; /* of rows_done, those of the prompt */
 };
 
+/* What the last row of a companion that ran in a pass of its own left for the probes that compare with it. */
+struct plan_kept {
+    float *heads;  /* (n_layer, n_head*head_dim) */
+    float *hidden; /* (n_layer, n_embd) block output */
+};
+
 #define PLAN_NOTE 240
 
 struct plan;
@@ -140,6 +146,7 @@ struct plan {
     int unlock_begin, unlock_end; /* image rows also see prompt positions [begin, end); end 0: causal */
     int n_prompt;                 /* positions of the prompt */
     uint8_t *row_sets;            /* [n_prompt] set of enum plan_rows */
+    struct plan_kept *kept;       /* [ROLE_COUNT], or NULL: companions run beside the prompt */
     float *peaks;                 /* (n_steps, n_layer, n_prompt) what PROBE_PEAKS saw, or NULL: not kept */
     void **owned;                 /* memory to free with the plan */
     int n_owned, owned_capacity;
@@ -163,6 +170,9 @@ bool plan_has(const struct plan *plan, enum plan_kind kind);
 
 /* From now on plan->peaks is kept. */
 candid_status plan_record_peaks(struct plan *plan, candid_error *error);
+
+/* From now on companions run before the prompt, in passes of their own. */
+candid_status plan_keep_companions(struct plan *plan, int head_dim, candid_error *error);
 
 /* What step `step` saw at a layer: [n_prompt]. */
 float *plan_peaks_at(const struct plan *plan, const struct plan_step *step, int layer);

@@ -55,13 +55,19 @@ static int states_of(const struct plan_row *row, const struct plan_step *step) {
     return contrasts ? states_before(step, row->plan->n_layer) : 0;
 }
 
+int plan_row_states(const struct plan_run *run, int row) {
+    const struct plan_row *r = &run->rows[row];
+    int n = 0;
+    for (int s = 0; r->plan && s < r->plan->n_steps; s++) {
+        n += states_of(r, &r->plan->steps[s]);
+    }
+    return n;
+}
+
 int plan_early_states(const struct plan_run *run) {
     int n = 0;
     for (int i = 0; run->active && i < run->n_rows; i++) {
-        const struct plan_row *r = &run->rows[i];
-        for (int s = 0; r->plan && s < r->plan->n_steps; s++) {
-            n += states_of(r, &r->plan->steps[s]);
-        }
+        n += plan_row_states(run, i);
     }
     return n;
 }

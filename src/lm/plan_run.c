@@ -156,9 +156,10 @@ static candid_status probe_columns(struct plan_run *run, int layer, const struct
                       error));
         TRY(plan_room(&run->seen_by, &run->seen_capacity, (size_t)plan->n_prompt, sizeof *run->seen_by, error));
         count_seers(&part, run->seen_by, plan->n_prompt);
-        TRY(run->b->ops->kv_columns(run->b, &part, q + (size_t)begin * width,
-                                    step->probe_heads ? step->probe_heads + (size_t)layer * (size_t)a->n_head : NULL,
-                                    run->host, error));
+        const uint8_t *heads = step->probe_heads ? step->probe_heads + (size_t)layer * (size_t)a->n_head : NULL;
+        TRY(run->shown_columns
+                ? run->shown_columns(run->shown, &part, heads, run->host, error)
+                : run->b->ops->kv_columns(run->b, &part, q + (size_t)begin * width, heads, run->host, error));
         step->decide(step,
                      &(struct probe_result){
                          .layer = layer, .columns = run->host, .seen_by = run->seen_by, .n_keys = plan->n_prompt});
@@ -233,12 +234,40 @@ void plan_after_attention(struct plan_run *run, const struct kv_attention *a) {
     }
 }
 
-/* Two rows to host memory: own, then other. */
-static candid_status download_pair(struct plan_run *run, const float *own, const float *other, size_t n,
-                                   candid_error *error) {
+/* The last prompt row of a role at a probe: host memory, in this batch or kept from an earlier one; NULL: there is
+ * none. x: device (rows, n); room: host [n]; kept: what an earlier pass left, which this batch's row replaces, or NULL.
+ */
+static const float *probed_row(struct plan_run *run, const struct plan *plan, enum plan_role role, const float *x,
+                               float *kept, float *room, size_t n, bool *here) {
+    const int row = last_row(run, plan, role);
+    *here = row >= 0 && !(run->rows[row].sets & ROW_GENERATED);
+    if (!*here) {
+        return kept;
+    }
+    float *to = kept ? kept : room;
+    run->b->ops->download(run->b, to, x + (size_t)row * n, n * sizeof(float));
+    return to;
+}
+
+static float *kept_at(const struct plan *plan, enum plan_role role, bool heads, int layer, size_t n) {
+    float *kept = plan->kept ? heads ? plan->kept[role].heads : plan->kept[role].hidden : NULL;
+    return kept ? kept + (size_t)layer * n : NULL;
+}
+
+/* Compares a role's last row with another's once both are known, and one of them is here. heads: which of struct
+ * plan_kept. */
+static candid_status compare_rows(struct plan_run *run, const struct plan *plan, struct plan_step *step, bool heads,
+                                  enum plan_role own_role, enum plan_role other_role, int layer, const float *x,
+                                  size_t n, candid_error *error) {
     TRY(plan_room(&run->host, &run->host_capacity, 2 * n, sizeof *run->host, error));
-    run->b->ops->download(run->b, run->host, own, n * sizeof(float));
-    run->b->ops->download(run->b, run->host + n, other, n * sizeof(float));
+    bool own_here, other_here;
+    const float *own =
+        probed_row(run, plan, own_role, x, kept_at(plan, own_role, heads, layer, n), run->host, n, &own_here);
+    const float *other =
+        probed_row(run, plan, other_role, x, kept_at(plan, other_role, heads, layer, n), run->host + n, n, &other_here);
+    if (own && other && (own_here || other_here)) {
+        step->decide(step, &(struct probe_result){.layer = layer, .own = own, .other = other});
+    }
     return CANDID_OK;
 }
 
@@ -258,11 +287,7 @@ candid_status plan_at_heads(struct plan_run *run, int layer, float *heads, int n
     }
     const size_t width = (size_t)n_head * (size_t)head_dim;
     FOR_EACH_STEP(run, layer, PLAN_PROBE_HEADS, plan, step) {
-        const int own = last_row(run, plan, step->own_role), other = last_row(run, plan, step->role);
-        if (own >= 0 && other >= 0) {
-            TRY(download_pair(run, heads + (size_t)own * width, heads + (size_t)other * width, width, error));
-            step->decide(step, &(struct probe_result){.layer = layer, .own = run->host, .other = run->host + width});
-        }
+        TRY(compare_rows(run, plan, step, true, step->own_role, step->role, layer, heads, width, error));
     }
     FOR_EACH_STEP(run, layer, PLAN_SCALE_HEADS, plan, step) {
         if (!scales_any(step->table + (size_t)layer * (size_t)n_head, n_head)) {
@@ -303,7 +328,7 @@ candid_status plan_at_mlp(struct plan_run *run, int layer, const float *x, float
     const size_t n = (size_t)n_embd;
     FOR_EACH_STEP(run, layer, PLAN_PROBE_HIDDEN, plan, step) {
         const int with = last_row(run, plan, ROLE_PLAIN), without = last_row(run, plan, ROLE_TEXT_ONLY);
-        if (with >= 0 && without >= 0) {
+        if (!plan->kept && with >= 0 && without >= 0) {
             /* what will be x of the companions, which carry no edits: x + mlp */
             TRY(plan_room(&run->host, &run->host_capacity, 4 * n, sizeof *run->host, error));
             float *sum[2] = {run->host, run->host + n}, *part = run->host + 2 * n;
@@ -322,8 +347,15 @@ candid_status plan_at_mlp(struct plan_run *run, int layer, const float *x, float
     return CANDID_OK;
 }
 
-void plan_at_output(struct plan_run *run, int layer, float *x, int n_embd) {
-    if (run->active) {
-        steer_rows(run, layer, x, n_embd, true);
+candid_status plan_at_output(struct plan_run *run, int layer, float *x, int n_embd, candid_error *error) {
+    if (!run->active) {
+        return CANDID_OK;
     }
+    FOR_EACH_STEP(run, layer, PLAN_PROBE_HIDDEN, plan, step) {
+        if (plan->kept) {
+            TRY(compare_rows(run, plan, step, false, ROLE_PLAIN, ROLE_TEXT_ONLY, layer, x, (size_t)n_embd, error));
+        }
+    }
+    steer_rows(run, layer, x, n_embd, true);
+    return CANDID_OK;
 }

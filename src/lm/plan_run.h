@@ -34,10 +34,18 @@ struct plan_run {
     int n_probes;
     float *probed;
     size_t probe_capacity, probed_capacity;
+    /* Where attention is shown from outside there are no keys: ops->kv_columns of rows that stand at a->rows. NULL: the
+     * backend's. */
+    candid_status (*shown_columns)(void *shown, const struct kv_attention *a, const uint8_t *heads, float *sums,
+                                   candid_error *error);
+    void *shown;
     size_t row_capacity, edit_capacity, moved_capacity, host_capacity, seen_capacity;
 };
 
 void plan_run_free(struct plan_run *run);
+
+/* Makes *array (a pointer to the elements) hold `count`. */
+candid_status plan_room(void *array, size_t *capacity, size_t count, size_t size, candid_error *error);
 
 /* site hidden, input of a layer: x (rows, n_embd) */
 candid_status plan_at_input(struct plan_run *run, int layer, const float *x, int n_embd, candid_error *error);
@@ -57,7 +65,7 @@ candid_status plan_at_heads(struct plan_run *run, int layer, float *heads, int n
 candid_status plan_at_mlp(struct plan_run *run, int layer, const float *x, float *mlp, int n_embd, candid_error *error);
 
 /* site hidden, output of a layer: x (rows, n_embd), edited in place */
-void plan_at_output(struct plan_run *run, int layer, float *x, int n_embd);
+candid_status plan_at_output(struct plan_run *run, int layer, float *x, int n_embd, candid_error *error);
 
 /*
  * site early_logits. Rows whose logits are wanted are counted in the order of the batch, also while others are there.
@@ -73,6 +81,8 @@ struct early_norm {
     const float *weight;
     float eps;
 };
+/* Number of earlier states that row number `row` contrasts with. */
+int plan_row_states(const struct plan_run *run, int row);
 /* Number of earlier states that the batch's wanted rows contrast with. */
 int plan_early_states(const struct plan_run *run);
 /* Copies those that are outputs of `layer` (-1: the embeddings), x (rows, n_embd), to their places in `early`, device

@@ -4,9 +4,6 @@
 
 #include "lm/plan_run.h"
 
-/* Makes *array (a pointer to the elements) hold `count`. */
-candid_status plan_room(void *array, size_t *capacity, size_t count, size_t size, candid_error *error);
-
 /* Whether the step acts on the row in this layer. */
 static inline bool plan_acts(const struct plan_row *row, const struct plan_step *step, int layer) {
     return row->plan && row->role == ROLE_MAIN && step->layers[layer] && (row->sets & step->rows);

@@ -31,6 +31,21 @@ static float magnitude(float score) {
     return score == -INFINITY ? 0.0f : fabsf(score);
 }
 
+void attention_softmax(float *s, int n) {
+    float highest = -INFINITY;
+    for (int i = 0; i < n; i++) {
+        highest = s[i] > highest ? s[i] : highest;
+    }
+    float sum = 0.0f;
+    for (int i = 0; i < n; i++) {
+        s[i] = s[i] == -INFINITY ? 0.0f : expf(s[i] - highest);
+        sum += s[i];
+    }
+    for (int i = 0; i < n; i++) {
+        s[i] /= sum;
+    }
+}
+
 void attention_edit_scores(const struct row_edits *edits, int first, int last, int head, int n_head, float *s,
                            const float *mean_abs, int n) {
     for (int i = first; i < last; i++) {

@@ -22,6 +22,9 @@ static inline bool attention_row_special(const struct attention_row *row) {
     return row->also_end > 0 || (row->edits && row->edits->n_edits > 0) || row->n_probes > 0;
 }
 
+/* Scores to probabilities, in place; -inf becomes 0. */
+void attention_softmax(float *s, int n);
+
 /* Index of the first edit that needs the mean of |score| over the heads, the scores being edited up to there; n_edits
  * when there is none. */
 int attention_mean_edit(const struct row_edits *edits);

@@ -62,22 +62,6 @@ static void head_scores(const float *q, const struct reference_keys *keys, const
     }
 }
 
-/* Scores to probabilities, in place; 0 where not seen. */
-static void head_softmax(float *s, int n) {
-    float highest = -INFINITY;
-    for (int i = 0; i < n; i++) {
-        highest = s[i] > highest ? s[i] : highest;
-    }
-    float sum = 0.0f;
-    for (int i = 0; i < n; i++) {
-        s[i] = s[i] == -INFINITY ? 0.0f : expf(s[i] - highest);
-        sum += s[i];
-    }
-    for (int i = 0; i < n; i++) {
-        s[i] /= sum;
-    }
-}
-
 /* out = Σ pᵢ vᵢ over what is seen. */
 static void head_values(const float *p, const struct reference_keys *keys, const struct visible *v, int n, int head_dim,
                         float *out, float *decoded) {
@@ -167,13 +151,13 @@ static void reference_rows(const struct kv_attention *a, const float *q, float *
             float *before = probed_before(&m->probed, r, row - first, head);
             if (before) {
                 memcpy(before, probs, bytes);
-                head_softmax(before, n);
+                attention_softmax(before, n);
             }
             if (r->edits) {
                 attention_edit_scores(r->edits, 0, r->edits->n_edits, head, a->n_head, probs,
                                       m->mean + (size_t)(row - first) * most_keys, n);
             }
-            head_softmax(probs, n);
+            attention_softmax(probs, n);
             if (r->edits) {
                 attention_edit_probs(r, a->layer, head, a->n_head, probs, spare);
             }
@@ -254,7 +238,7 @@ candid_status attention_kv_columns(const struct kv_attention *a, const float *q,
             const int n = attention_row_end(&a->rows[row]);
             head_scores(q + ((size_t)row * (size_t)a->n_head + (size_t)head) * (size_t)head_dim, &keys, &visible, n,
                         head_dim, a->scale, probs, decoded);
-            head_softmax(probs, n);
+            attention_softmax(probs, n);
             for (int i = 0; i < n; i++) {
                 sum[i] += probs[i];
             }
@@ -283,7 +267,7 @@ candid_status attention_full_reference(const float *q, const float *k, const flo
         float *probs = probs_out ? probs_out + (size_t)task * (size_t)n_rows
                                  : scratch + (size_t)omp_get_thread_num() * (size_t)n_rows;
         head_scores(q + at, &keys, &all, n_rows, head_dim, scale, probs, NULL);
-        head_softmax(probs, n_rows);
+        attention_softmax(probs, n_rows);
         head_values(probs, &keys, &all, n_rows, head_dim, out + at, NULL);
     }
     free(scratch);
@@ -299,7 +283,7 @@ candid_status attention_row_reference(const float *q, const float *k, float *pro
         const struct reference_keys keys = {.k = k + at, .stride = (size_t)n_head * (size_t)head_dim};
         float *p = probs + (size_t)head * (size_t)n_rows;
         head_scores(q + at, &keys, &all, n_rows, head_dim, scale, p, NULL);
-        head_softmax(p, n_rows);
+        attention_softmax(p, n_rows);
     }
     return CANDID_OK;
 }
