@@ -97,6 +97,7 @@ static candid_status describe(candid_llama *l, const struct llama_model *model,
     l->host.n_embd = llama_model_n_embd(model);
     l->host.n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
     l->host.head_dim = meta_number(model, "attention.value_length", l->host.n_embd / l->host.n_head);
+    l->host.score_scale = 1.0f / sqrtf((float)l->host.head_dim); /* scores are shown unscaled */
     l->host.n_threads = params->n_threads > 0 ? params->n_threads : 1;
     l->model = model;
     return CANDID_OK;
@@ -266,6 +267,9 @@ static candid_status check_sites(candid_llama *l, candid_error *error) {
         missing |= l->saw[site] ? 0u : 1u << site;
     }
     missing |= missing & CANDID_CAN_BLOCK_OUTPUT ? CANDID_CAN_BLOCK_INPUT : 0u;
+    if (l->score_scale != 0.0f && fabsf(l->score_scale - l->host.score_scale) > 1e-6f) {
+        missing |= CANDID_CAN_ATTENTION_SCORES;
+    }
     candid_error why = {0};
     if (!runs_without(l, l->config, missing, &why)) {
         return refuse(error, CANDID_ERROR_UNSUPPORTED, "%s does not show what is needed in this context: %s",

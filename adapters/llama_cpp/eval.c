@@ -91,16 +91,17 @@ static candid_status unexpected(candid_llama *l, const struct ggml_tensor *t, co
                   (long long)t->ne[2], (long long)t->ne[3], l->flight.n_rows);
 }
 
-static candid_status check_tensor(candid_llama *l, candid_site site, const struct ggml_tensor *t) {
+static candid_status check_tensor(candid_llama *l, candid_site site, int layer, const struct ggml_tensor *t) {
     const struct flight *f = &l->flight;
     if (attention_site(site)) {
         const bool fits = t->type == GGML_TYPE_F32 && t->ne[0] >= f->n_cells && t->ne[1] == f->n_rows &&
                           t->ne[2] == l->host.n_head && t->ne[3] == 1 && t->nb[0] == sizeof(float);
         return fits ? CANDID_OK : unexpected(l, t, "f32 (cells, rows, heads)");
     }
+    const bool some = layer >= l->host.n_layer - 1; /* rows without logits are gone */
     const int64_t width = site == CANDID_SITE_HEAD_OUTPUT ? (int64_t)l->host.n_head * l->host.head_dim : l->host.n_embd;
     const bool fits = t->type == GGML_TYPE_F32 && t->ne[0] == width &&
-                      (t->ne[1] == f->n_rows || t->ne[1] == f->n_out) && t->ne[2] == 1 && t->ne[3] == 1 &&
+                      (t->ne[1] == f->n_rows || (some && t->ne[1] == f->n_out)) && t->ne[2] == 1 && t->ne[3] == 1 &&
                       t->nb[0] == sizeof(float);
     return fits ? CANDID_OK : unexpected(l, t, "f32 (width, rows)");
 }
@@ -126,30 +127,25 @@ static candid_view make_view(float *data, int n_dims, const int64_t *shape, cons
     return v;
 }
 
-/* Between the tensor and f->staged, rows of segments only: (heads, rows, cells), or (rows, width), whose rows may be
- * those with logits only. */
-static void move_staged(candid_llama *l, struct ggml_tensor *t, bool attention, bool back) {
+/* Between the tensor, (heads, rows, cells) or (rows, width), and f->staged, which lies the same way without gaps: rows
+ * of segments only, or all that are there where those without logits are not. */
+static void move_staged(candid_llama *l, struct ggml_tensor *t, bool back) {
     struct flight *f = &l->flight;
-    const size_t width = (size_t)t->ne[0];
+    const size_t width = (size_t)t->ne[0], row_bytes = width * sizeof(float);
     const bool all = t->ne[1] == f->n_rows;
-    for (int s = 0; s < f->n_segments; s++) {
-        const int64_t first = f->segments[s].first_row, end = first + f->segments[s].n_rows;
-        for (int64_t h = 0; h < (attention ? t->ne[2] : 1); h++) {
-            for (int64_t j = 0; j < t->ne[1]; j++) {
-                const int64_t row = all ? j : f->out_rows[j];
-                if (row < first || row >= end) {
-                    continue;
-                }
-                const int64_t n = all && t->nb[1] == width * sizeof(float) ? end - row : 1; /* rows in one piece */
-                float *at = f->staged + ((size_t)h * (size_t)f->n_rows + (size_t)row) * width;
-                const size_t offset = (size_t)h * t->nb[2] + (size_t)j * t->nb[1];
-                const size_t bytes = (size_t)n * width * sizeof(float);
+    for (int s = 0; s < (all ? f->n_segments : 1); s++) {
+        const int64_t first = all ? f->segments[s].first_row : 0, n = all ? f->segments[s].n_rows : t->ne[1];
+        const bool dense = t->nb[1] == row_bytes;
+        for (int64_t h = 0; h < t->ne[2]; h++) {
+            for (int64_t row = first; row < first + n; row += dense ? n : 1) {
+                float *at = f->staged + (size_t)(h * t->ne[1] + row) * width;
+                const size_t offset = (size_t)h * t->nb[2] + (size_t)row * t->nb[1];
+                const size_t bytes = (dense ? (size_t)n : 1) * row_bytes;
                 if (back) {
                     ggml_backend_tensor_set(t, at, offset, bytes);
                 } else {
                     ggml_backend_tensor_get(t, at, offset, bytes);
                 }
-                j += n - 1;
             }
         }
     }
@@ -157,31 +153,26 @@ static void move_staged(candid_llama *l, struct ggml_tensor *t, bool attention, 
 
 static candid_status show(candid_llama *l, candid_site site, int layer, struct ggml_tensor *t) {
     struct flight *f = &l->flight;
-    TRY(check_tensor(l, site, t));
-    const bool attention = attention_site(site), all = t->ne[1] == f->n_rows;
-    const bool last_only = !all && site >= CANDID_SITE_FINAL_NORM && f->n_segments == 1 && f->n_out == 1;
-    const bool direct = in_host_memory(t) && (all || last_only);
-    const int64_t width = t->ne[0], heads = attention ? t->ne[2] : 1, rows = last_only ? 1 : f->n_rows;
+    TRY(check_tensor(l, site, layer, t));
+    const bool direct = in_host_memory(t);
+    const int64_t width = t->ne[0], rows = t->ne[1], heads = t->ne[2];
     int64_t row_stride = (int64_t)(t->nb[1] / sizeof(float)), head_stride = (int64_t)(t->nb[2] / sizeof(float));
-    float *data = direct ? t->data : NULL;
+    float *data = t->data;
     if (!direct) {
-        const size_t count = (size_t)(heads * f->n_rows * width);
-        TRY(stage_room(l, count));
-        if (!all) {
-            memset(f->staged, 0, count * sizeof *f->staged);
-        }
-        move_staged(l, t, attention, false);
-        data = f->staged + (last_only ? (size_t)f->out_rows[0] * (size_t)width : 0);
+        TRY(stage_room(l, (size_t)(heads * rows * width)));
+        move_staged(l, t, false);
+        data = f->staged;
         row_stride = width;
-        head_stride = f->n_rows * width;
+        head_stride = rows * width;
     }
     const candid_view view =
-        attention ? make_view(data, 4, (int64_t[]){1, heads, rows, width},
-                              (int64_t[]){heads * head_stride, head_stride, row_stride, 1})
-                  : make_view(data, 3, (int64_t[]){1, rows, width}, (int64_t[]){rows * row_stride, row_stride, 1});
+        attention_site(site)
+            ? make_view(data, 4, (int64_t[]){1, heads, rows, width},
+                        (int64_t[]){heads * head_stride, head_stride, row_stride, 1})
+            : make_view(data, 3, (int64_t[]){1, rows, width}, (int64_t[]){rows * row_stride, row_stride, 1});
     TRY(candid_pass_at(l->pass, site, layer, &view, &f->error));
     if (!direct && site != CANDID_SITE_BLOCK_INPUT) {
-        move_staged(l, t, attention, true);
+        move_staged(l, t, true);
     }
     return CANDID_OK;
 }
@@ -362,6 +353,9 @@ static bool looks(candid_llama *l, struct ggml_tensor *t) {
     struct ggml_tensor *mask = t->op == GGML_OP_SOFT_MAX         ? t->src[1]
                                : t->op == GGML_OP_FLASH_ATTN_EXT ? t->src[3]
                                                                  : NULL;
+    if (l->learning && t->op == GGML_OP_SOFT_MAX) {
+        memcpy(&l->score_scale, t->op_params, sizeof l->score_scale);
+    }
     if (mask) {
         const candid_status status = see_mask(l, mask);
         if (status != CANDID_OK) {
@@ -385,8 +379,8 @@ static bool looks(candid_llama *l, struct ggml_tensor *t) {
             wants(l, CANDID_SITE_BLOCK_INPUT, layer + 1));
 }
 
-static void learn(candid_llama *l, candid_site site, struct ggml_tensor *t) {
-    OR_GIVE_UP(l, check_tensor(l, site, t));
+static void learn(candid_llama *l, candid_site site, int layer, struct ggml_tensor *t) {
+    OR_GIVE_UP(l, check_tensor(l, site, layer, t));
     l->saw[site] = true;
 }
 
@@ -403,7 +397,7 @@ static void see(candid_llama *l, struct ggml_tensor *t) {
         OR_GIVE_UP(l, begin(l, t));
     } else if (find_site(l, t->name, &site, &layer)) {
         if (l->learning) {
-            learn(l, site, t);
+            learn(l, site, layer, t);
             return;
         }
         if (wants(l, site, layer)) {

@@ -76,6 +76,7 @@ struct candid_llama {
     bool learning;                  /* the pass of candid_llama_start() */
     float *learned;                 /* (n_embd) embedding of its token as the host computes it, then the flag: */
     bool has_learned;
+    float score_scale;           /* of the host's softmax, or 0: there was none */
     bool saw[CANDID_SITE_COUNT]; /* with the expected shape */
 
     candid_task *task;
