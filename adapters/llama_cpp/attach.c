@@ -14,10 +14,10 @@
 #error "candid's adapter needs a llama.cpp of 2026 or later; see candid_llama_tested()"
 #endif
 
-static const char *const tested[] = {"0.5.0"}; /* llama_version() */
+static const char *const tested[] = {"0.5.0-dev"}; /* llama_version() */
 
 const char *candid_llama_tested(void) {
-    return "llama.cpp 0.5.0 (0c1e57098, in llama-cpp-python 0.3.36)";
+    return "llama.cpp 0.5.0-dev (0c1e57098, in llama-cpp-python 0.3.36)";
 }
 
 candid_status refuse(candid_error *error, candid_status status, const char *format, ...) {
@@ -196,6 +196,7 @@ void candid_llama_free(candid_llama *l) {
     free(l->flight.out_rows);
     free(l->flight.segments);
     free(l->flight.tracks);
+    free(l->flight.parts);
     free(l->flight.wants);
     free(l->flight.staged);
     free(l);
@@ -210,8 +211,9 @@ static candid_status make_room(candid_llama *l, candid_error *error) {
     f->out_rows = malloc((size_t)llama_n_ubatch(l->ctx) * sizeof *f->out_rows);
     f->segments = malloc(n_segments * sizeof *f->segments);
     f->tracks = malloc(n_segments * sizeof *f->tracks);
+    f->parts = malloc(n_segments * sizeof *f->parts);
     f->wants = calloc((size_t)(CANDID_SITE_COUNT + 1) * ((size_t)l->host.n_layer + 1), 1);
-    return l->learned && f->out_rows && f->segments && f->tracks && f->wants
+    return l->learned && f->out_rows && f->segments && f->tracks && f->parts && f->wants
                ? CANDID_OK
                : refuse(error, CANDID_ERROR_MEMORY, "out of memory: tables of passes");
 }

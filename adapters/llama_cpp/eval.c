@@ -449,30 +449,26 @@ static candid_status show_logits(candid_llama *l) {
     const int64_t n_vocab = l->host.n_vocab, rows = all ? f->n_rows : 1;
     const candid_view view =
         make_view(logits, 3, (int64_t[]){1, rows, n_vocab}, (int64_t[]){rows * n_vocab, n_vocab, 1});
-    TRY(candid_pass_logits(l->pass, &view, NULL, &f->error));
-    for (int s = 0; s < f->n_segments; s++) {
-        struct track *track = f->tracks[s];
-        if (l->n_branches > 0 && track->logits) {
-            const int32_t row = all ? f->segments[s].first_row : 0;
-            memcpy(track->logits, logits + (size_t)row * (size_t)n_vocab, (size_t)n_vocab * sizeof *logits);
-            track->has_logits = true;
-        }
-    }
-    return CANDID_OK;
+    return candid_pass_logits(l->pass, &view, NULL, &f->error);
 }
 
 candid_status fly(candid_llama *l, struct llama_batch batch, candid_error *error) {
     struct flight *f = &l->flight;
-    f->begun = f->failed = false;
+    f->begun = f->failed = f->decoded = false;
     f->input = NULL;
     f->mlp_layer = -1;
     f->n_masks = 0;
     f->n_cells = 0;
-    f->on = true;
+    f->on = f->n_segments > 0 || l->learning;
+    const bool watched = f->on;
     const int code = llama_decode(l->ctx, batch);
     f->on = false;
     if (code != 0) {
         return decode_failed(l, code, batch.n_tokens, error);
+    }
+    f->decoded = true;
+    if (!watched) {
+        return CANDID_OK;
     }
     llama_synchronize(l->ctx);
     if (!f->failed && !f->begun) {

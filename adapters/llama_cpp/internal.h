@@ -35,12 +35,18 @@ struct track {
     bool has_logits;
 };
 
+/* Rows of a track in a ubatch. */
+struct part {
+    struct track *track;
+    int32_t first_row, n;
+};
+
 /* Copies of masks that the backends of one pass may have. */
 #define MAX_MASKS 16
 
 /* A forward pass on its way. */
 struct flight {
-    bool on, begun, failed;
+    bool on, begun, failed, decoded; /* decoded: the rows are in the host's memory */
     candid_status status;
     candid_error error;
     int32_t n_rows, n_out;
@@ -48,11 +54,12 @@ struct flight {
     candid_segment *segments;
     struct track **tracks; /* of the segments */
     int32_t n_segments;
-    const llama_pos *positions; /* [n_rows] */
-    uint8_t *wants;             /* (CANDID_SITE_COUNT, n_layer + 1) */
-    struct ggml_tensor *input;  /* residual stream that enters layer 0 */
-    int mlp_layer;              /* layers up to here have shown their MLP output */
-    int64_t n_cells;            /* keys that attention rows have columns for */
+    struct part *parts; /* tracks in this pass, also those on which nothing acts */
+    int32_t n_parts;
+    uint8_t *wants;            /* (CANDID_SITE_COUNT, n_layer + 1) */
+    struct ggml_tensor *input; /* residual stream that enters layer 0 */
+    int mlp_layer;             /* layers up to here have shown their MLP output */
+    int64_t n_cells;           /* keys that attention rows have columns for */
     struct ggml_tensor *masks[MAX_MASKS];
     int n_masks;
     float *staged; /* rows that are not host memory or not all there */

@@ -74,14 +74,27 @@ static void add_wants(candid_llama *l, const struct track *t, int32_t first, int
 }
 
 /* Rows [first_row, first_row + n) of the ubatch are the next of the track. */
-static candid_status add_segment(candid_llama *l, struct track *t, int32_t first_row, int32_t n,
-                                 const llama_pos *positions, candid_error *error) {
+static candid_status add_part(candid_llama *l, struct track *t, int32_t first_row, int32_t n,
+                              const llama_pos *positions, candid_error *error) {
     struct flight *f = &l->flight;
+    const llama_pos there = llama_memory_seq_pos_max(llama_get_memory(l->ctx), t->id);
     while (t->n > 0 && t->positions[t->n - 1] >= positions[0]) {
         t->n--; /* taken back by the host */
     }
+    const llama_pos last = t->n > 0 ? t->positions[t->n - 1] : -1;
+    if (there != last || positions[0] > last + 1) {
+        return refuse(
+            error, CANDID_ERROR_ARGUMENT,
+            "sequence %d has positions up to %d in the host's memory, candid saw them up to %d, and %d is next: "
+            "rows of a followed sequence go through candid_llama_decode()",
+            (int)t->id, (int)there, (int)last, (int)positions[0]);
+    }
     TRY(track_room(t, t->n + n, error));
     memcpy(t->positions + t->n, positions, (size_t)n * sizeof *positions);
+    f->parts[f->n_parts++] = (struct part){t, first_row, n};
+    if (!t->run.acts) {
+        return CANDID_OK;
+    }
     uint8_t *one = f->wants + (size_t)CANDID_SITE_COUNT * ((size_t)l->host.n_layer + 1); /* room behind the table */
     add_wants(l, t, t->n, n, one);
     f->tracks[f->n_segments] = t;
@@ -97,9 +110,23 @@ static candid_status add_segment(candid_llama *l, struct track *t, int32_t first
     return CANDID_OK;
 }
 
+/* Logits that will be contrasted, of the last row of each track. */
+static void keep_logits(candid_llama *l, const struct llama_batch *batch) {
+    const struct flight *f = &l->flight;
+    for (int i = 0; l->n_branches > 0 && i < f->n_parts; i++) {
+        struct track *t = f->parts[i].track;
+        const int32_t row = f->parts[i].first_row + f->parts[i].n - 1;
+        const float *logits = t->logits && batch->logits[row] ? llama_get_logits_ith(l->ctx, row) : NULL;
+        t->has_logits = logits != NULL;
+        if (logits) {
+            memcpy(t->logits, logits, (size_t)l->host.n_vocab * sizeof *logits);
+        }
+    }
+}
+
 static candid_status fly_rows(candid_llama *l, struct llama_batch batch, struct track *only, candid_error *error) {
     struct flight *f = &l->flight;
-    f->n_segments = 0;
+    f->n_segments = f->n_parts = 0;
     f->n_rows = batch.n_tokens;
     f->n_out = 0;
     memset(f->wants, 0, (size_t)CANDID_SITE_COUNT * ((size_t)l->host.n_layer + 1));
@@ -109,19 +136,39 @@ static candid_status fly_rows(candid_llama *l, struct llama_batch batch, struct 
         }
     }
     if (only) {
-        TRY(add_segment(l, only, 0, batch.n_tokens, batch.pos, error));
+        TRY(add_part(l, only, 0, batch.n_tokens, batch.pos, error));
     }
     for (int32_t i = 0; !only && i < batch.n_tokens; i++) {
         struct track *t = find_track(l, batch.seq_id[i][0]);
         if (t) {
-            TRY(add_segment(l, t, i, 1, batch.pos + i, error));
+            TRY(add_part(l, t, i, 1, batch.pos + i, error));
         }
     }
     const candid_status status = fly(l, batch, error);
-    for (int s = 0; s < f->n_segments && f->begun; s++) {
-        f->tracks[s]->n += f->segments[s].n_rows;
+    for (int i = 0; i < f->n_parts && f->decoded; i++) {
+        f->parts[i].track->n += f->parts[i].n;
+    }
+    if (status == CANDID_OK) {
+        keep_logits(l, &batch);
     }
     return status;
+}
+
+/* Whether every row's keys are there when a prompt is cut into pieces of n_ubatch rows. */
+static candid_status check_cuts(const struct track *t, int32_t n, int32_t n_ubatch, candid_error *error) {
+    for (int32_t i = 0; i < n && t->role != CANDID_ROLE_TEXT_ONLY; i++) {
+        const int32_t piece = i / n_ubatch * n_ubatch + n_ubatch, end = t->n + (piece < n ? piece : n);
+        candid_reach reach = {.struct_size = sizeof reach};
+        TRY(candid_sequence_reach(t->sequence, t->role, t->n + i, &reach, error));
+        if (reach.n_keys > end || reach.also_end > end || (t->run.whole_prompt && end < t->n_prompt)) {
+            return refuse(
+                error, CANDID_ERROR_ARGUMENT,
+                "a method looks at rows of the prompt together that n_ubatch = %d tears apart: set n_ubatch (and "
+                "n_batch) to at least %d",
+                n_ubatch, t->n_prompt);
+        }
+    }
+    return CANDID_OK;
 }
 
 static struct llama_batch part_of_batch(struct llama_batch b, int32_t first, int32_t n, int32_t n_embd) {
@@ -141,12 +188,8 @@ candid_status decode_rows(candid_llama *l, struct llama_batch batch, struct trac
         return refuse(error, CANDID_ERROR_ARGUMENT, "a batch of %d sequences does not fit in n_ubatch = %d", n,
                       n_ubatch);
     }
-    if (n > n_ubatch && only->run.whole_prompt) {
-        return refuse(
-            error, CANDID_ERROR_ARGUMENT,
-            "a method looks at the %d rows of the prompt together: set n_ubatch to at least that (it is %d), and "
-            "n_batch, too",
-            n, n_ubatch);
+    if (n > n_ubatch) {
+        TRY(check_cuts(only, n, n_ubatch, error));
     }
     for (int32_t first = 0; first < n; first += n_ubatch) {
         const int32_t count = n - first < n_ubatch ? n - first : n_ubatch;
