@@ -138,6 +138,10 @@ CANDID_API candid_status candid_task_create(const candid_plugin *plugin, const c
                                             candid_task **out, candid_error *error);
 CANDID_API void candid_task_free(candid_task *task);
 
+/* What contrasts did so far and why others do nothing: JSON, see candid_result.interventions. Owned by the caller:
+ * candid_string_free. */
+CANDID_API candid_status candid_task_report(const candid_task *task, char **out, candid_error *error);
+
 /* What to ask in place of the request (LQCD words leading questions neutrally); else the request. The task's. */
 CANDID_API const char *candid_task_request(const candid_task *task);
 
@@ -279,7 +283,8 @@ typedef enum candid_rows { CANDID_ROWS_PROMPT = 1, CANDID_ROWS_GENERATED = 2 } c
 
 /* layers[l] (n_layer + 1 bytes) becomes 1 where the site of that layer must be shown for such rows (a set of
  * candid_rows) of that role, else 0. For CANDID_SITE_LOGITS layers below n_layer are those whose early logits are
- * wanted. Returns the number of ones. */
+ * wanted. Returns the number of ones. What generated rows want may depend on the prompt: ask for them after its pass.
+ */
 CANDID_API int32_t candid_sequence_wants(const candid_sequence *sequence, candid_role role, candid_site site,
                                          uint32_t rows, uint8_t *layers);
 
@@ -295,6 +300,31 @@ CANDID_API candid_status candid_sequence_reach(const candid_sequence *sequence, 
 
 /* What the methods did so far: JSON, see candid_result.interventions. Owned by the caller: candid_string_free. */
 CANDID_API candid_status candid_sequence_report(const candid_sequence *sequence, char **out, candid_error *error);
+
+/* ---- candid's own image encoder ------------------------------------------------------------------ */
+
+/*
+ * What candid makes of a task's images, for the main row and every branch: for hosts without an image encoder, or whose
+ * encoder gives other features than the model was trained with. Such a host has CANDID_CAN_VISION_ATTENTION,
+ * CANDID_CAN_PIXELS and CANDID_CAN_VISUAL_TOKENS.
+ */
+typedef struct candid_encoding candid_encoding;
+
+/* context: of the same model, opened by candid; images: the task's, in order. Of params (may be NULL) preprocess and
+ * should_cancel count. On success *out is owned by the caller and may outlive all of them. */
+CANDID_API candid_status candid_task_encode(const candid_task *task, candid_context *context,
+                                            const candid_image *const *images, size_t n_images,
+                                            const candid_generate_params *params, candid_encoding **out,
+                                            candid_error *error);
+CANDID_API void candid_encoding_free(candid_encoding *encoding);
+
+/* An image as a row sees it. branch: -1 the main row; one that sees no image is a CANDID_ERROR_ARGUMENT. *span (set its
+ * struct_size): tokens and grid; *tokens: (n_tokens, n_embd) of the encoding, in raster order. */
+CANDID_API candid_status candid_encoding_tokens(const candid_encoding *encoding, int32_t branch, int32_t image,
+                                                candid_span *span, const float **tokens, candid_error *error);
+
+/* All taps that candid_sequence_create wants, [*n_taps]; the encoding's. */
+CANDID_API const candid_tap *candid_encoding_taps(const candid_encoding *encoding, size_t *n_taps);
 
 /* ---- forward passes ---------------------------------------------------------------------------- */
 
@@ -319,12 +349,14 @@ typedef struct candid_segment {
 CANDID_API candid_status candid_pass_begin(candid_pass *pass, const candid_segment *segments, size_t n_segments,
                                            candid_error *error);
 
-/* Shows a tensor. Rows of a segment lie at rows first_row … of batch element `batch`. From CANDID_SITE_FINAL_NORM on a
- * host may show the last row of each batch element only: shape (b, 1, n) then. */
+/* Shows a tensor. Rows of a segment lie at rows first_row … of batch element `batch`. Behind the attention of the last
+ * layer only rows matter whose logits count: the prompt's last one and generated ones. A host may show those alone, in
+ * the order of the segments within the batch element. */
 CANDID_API candid_status candid_pass_at(candid_pass *pass, candid_site site, int32_t layer, const candid_view *view,
                                         candid_error *error);
 
-/* Edits the logits of rows, (b, r, n_vocab). early: (b, r, n_early, n_vocab), NULL where n_early is 0. */
+/* Edits the logits of rows, (b, r, n_vocab). early: (b, r, n, n_vocab) with the greatest n_early of the pass's
+ * sequences, each of which takes its own first ones; NULL where it is 0. */
 CANDID_API candid_status candid_pass_logits(candid_pass *pass, const candid_view *logits, const candid_view *early,
                                             candid_error *error);
 

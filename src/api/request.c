@@ -45,6 +45,18 @@ static candid_status plan_images(const candid_context *c, const candid_image *co
     return CANDID_OK;
 }
 
+candid_status request_see(candid_context *c, const candid_image *const *images, candid_preprocess mode,
+                          struct request *r, candid_error *error) {
+    TRY(plan_images(c, images, mode, r, error));
+    for (size_t i = 0; i < r->n_images; i++) {
+        r->spans[i].order = r->spans[i].grid_h > 0 ? r->needs.order : IMAGE_RASTER;
+    }
+    for (int i = 0; i < r->list.n; i++) {
+        TRY(sights_plan(c, r, i, error));
+    }
+    return CANDID_OK;
+}
+
 /* ---- prompts ------------------------------------------------------------------------------------- */
 
 /* Tokenises a request in a conversation. */
@@ -113,14 +125,10 @@ static candid_status prepare(candid_context *c, const candid_image *const *image
     TRY(decoding_check_branches(&r->decoding, params->config, &r->list, error));
     const char *asked = r->list.main_request ? r->list.main_request : prompt;
     TRY(make_prompt(c, conversation, asked, r->n_images, &r->prompt, error));
-    TRY(plan_images(c, images, params->preprocess, r, error));
     TRY(interventions_needs(params->config, &c->model->facts, &r->needs, error));
-    for (size_t i = 0; i < r->n_images; i++) {
-        r->spans[i].order = r->spans[i].grid_h > 0 ? r->needs.order : IMAGE_RASTER;
-    }
+    TRY(request_see(c, images, params->preprocess, r, error));
     for (int i = 0; i < r->list.n; i++) {
         TRY(branch_prompt(c, conversation, asked, r, &r->list.branches[i], &r->branches[i].prompt, error));
-        TRY(sights_plan(c, r, i, error));
     }
     return CANDID_OK;
 }

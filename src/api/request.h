@@ -43,6 +43,11 @@ struct request {
 candid_status request_prepare(candid_context *c, const candid_image *const *images, size_t n_images, const char *prompt,
                               const candid_generate_params *params, struct request *out, candid_error *error);
 
+/* The part of it that decides how the images are seen, by the answer's row and by r->list's branches; r->n_images and
+ * r->needs are set. What it made is freed with the request, also after a failure. */
+candid_status request_see(candid_context *c, const candid_image *const *images, candid_preprocess mode,
+                          struct request *r, candid_error *error);
+
 /* Positions of the answer's prompt. */
 int64_t request_length(const struct request *r);
 

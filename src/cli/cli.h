@@ -34,6 +34,7 @@ int command_score(int argc, char **argv);
 int command_pope(int argc, char **argv);
 int command_chair(int argc, char **argv);
 int command_report(int argc, char **argv);
+int command_hosts(int argc, char **argv);
 
 /* What `candid caption` and `candid inspect` ask without -q. */
 #define CAPTION_PROMPT "Please help me describe the image in detail."

@@ -21,6 +21,7 @@ static const char usage[] = "candid - a vision-language runtime that says what i
                             "                                round a GGUF model to a smaller type\n"
                             "  candid verify [MODEL]         compare the fast with the exact path on this machine\n"
                             "  candid methods [NAME]         list mitigation methods, or describe one\n"
+                            "  candid hosts                  which methods run in transformers, llama.cpp, …\n"
                             "  candid config FILE            check a configuration, print what it switches on\n"
                             "  candid calibrate sinks|heads  find out about a model what some methods must know\n"
                             "  candid score BENCHMARK FILE...\n"
@@ -56,7 +57,7 @@ int main(int argc, char **argv) {
         {"bench", command_bench},         {"config", command_config},     {"methods", command_methods},
         {"calibrate", command_calibrate}, {"inspect", command_inspect},   {"score", command_score},
         {"pope", command_pope},           {"chair", command_chair},       {"eval", command_eval},
-        {"report", command_report},
+        {"report", command_report},       {"hosts", command_hosts},
     };
     if (argc < 2) {
         fputs(usage, stderr);

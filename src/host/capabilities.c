@@ -131,21 +131,23 @@ static uint32_t sight_needs(enum branch_sight sight) {
     return OWN_RUNTIME;
 }
 
-static candid_status demand_of(const candid_plugin *p, const struct sample *sample, const struct method *method,
-                               const struct settings *settings, struct demand *out, candid_error *error) {
-    *out = (struct demand){0};
-    if (method->kind == METHOD_SECOND_LOOK) {
-        out->needs = OWN_RUNTIME;
-    }
+/* What is known before a prompt is compiled. */
+static uint32_t needs_before(const candid_plugin *p, const struct method *method, const struct settings *settings) {
+    struct method_needs own = {0};
+    uint32_t needs = method->kind == METHOD_SECOND_LOOK ? OWN_RUNTIME : 0;
     if (method == &method_opera) {
-        out->needs = CANDID_CAN_CANDIDATES | CANDID_CAN_ATTENTION_PROBS;
+        needs |= CANDID_CAN_CANDIDATES | CANDID_CAN_ATTENTION_PROBS;
     }
     if (method->needs) {
-        struct method_needs own = {0};
         method->needs(settings, &p->facts, &own);
-        out->needs |= own.order != IMAGE_RASTER ? CANDID_CAN_POSITIONS : 0;
-        out->needs |= own.n_vision_blocks > 0 ? CANDID_CAN_VISION_ATTENTION : 0;
     }
+    needs |= own.order != IMAGE_RASTER ? CANDID_CAN_POSITIONS : 0;
+    return needs | (own.n_vision_blocks > 0 ? CANDID_CAN_VISION_ATTENTION : 0);
+}
+
+static candid_status demand_of(const candid_plugin *p, const struct sample *sample, const struct method *method,
+                               const struct settings *settings, struct demand *out, candid_error *error) {
+    *out = (struct demand){.needs = needs_before(p, method, settings)};
     for (int i = 0; i < sample->branches.n; i++) {
         const struct branch *b = &sample->branches.branches[i];
         out->needs |= b->owner == method ? sight_needs(b->sight) : 0;
@@ -185,10 +187,22 @@ static candid_status check_decoding(const candid_plugin *p, candid_error *error)
     return CANDID_OK;
 }
 
+static candid_status check_missing(const candid_plugin *p, const struct method *method, const struct demand *demand,
+                                   candid_error *error) {
+    char why[400];
+    describe_missing(p, missing_of(p, demand), why, sizeof why);
+    return why[0] ? fail(error, CANDID_ERROR_UNSUPPORTED, "%s %s", method->name, why) : CANDID_OK;
+}
+
 candid_status capabilities_check(const candid_plugin *p, candid_error *error) {
     struct sample sample;
     struct settings s;
     TRY(check_decoding(p, error));
+    for (const struct method *const *m = methods; *m; m++) {
+        if (config_method(p->config, *m, &s)) {
+            TRY(check_missing(p, *m, &(struct demand){.needs = needs_before(p, *m, &s)}, error));
+        }
+    }
     candid_status status = sample_make(p, &sample, error);
     for (const struct method *const *m = methods; status == CANDID_OK && *m; m++) {
         struct demand demand;
@@ -196,10 +210,8 @@ candid_status capabilities_check(const candid_plugin *p, candid_error *error) {
             continue;
         }
         status = demand_of(p, &sample, *m, &s, &demand, error);
-        if (status == CANDID_OK && missing_of(p, &demand)) {
-            char why[400];
-            describe_missing(p, missing_of(p, &demand), why, sizeof why);
-            status = fail(error, CANDID_ERROR_UNSUPPORTED, "%s %s", (*m)->name, why);
+        if (status == CANDID_OK) {
+            status = check_missing(p, *m, &demand, error);
         }
     }
     sample_free(&sample);
@@ -213,11 +225,17 @@ static candid_status add_method(const candid_plugin *p, const struct method *met
     struct settings s;
     struct demand demand = {0};
     candid_error found = {0};
-    candid_status status = sample_make(p, &sample, &found);
-    if (status == CANDID_OK && config_method(p->config, method, &s)) {
-        status = demand_of(p, &sample, method, &s, &demand, &found);
+    candid_status status = CANDID_OK;
+    if (config_method(p->config, method, &s)) {
+        demand.needs = needs_before(p, method, &s);
+        if (!missing_of(p, &demand)) {
+            status = sample_make(p, &sample, &found);
+            if (status == CANDID_OK) {
+                status = demand_of(p, &sample, method, &s, &demand, &found);
+            }
+            sample_free(&sample);
+        }
     }
-    sample_free(&sample);
     if (status == CANDID_ERROR_MEMORY) {
         return fail(error, status, "%s", found.message);
     }
@@ -243,10 +261,19 @@ static candid_status add_default(const candid_host *host, const struct method *m
     candid_config *config = NULL;
     candid_plugin *plugin = NULL;
     const int n = snprintf(text, sizeof text, "{\"%s\": true}", method->name);
+    candid_error found = {0};
     TRY(candid_config_parse(text, (size_t)n, method->name, &config, error));
-    candid_status status = plugin_open(host, config, &plugin, error);
+    candid_status status = plugin_open(host, config, &plugin, &found);
     if (status == CANDID_OK) {
         status = add_method(plugin, method, out, error);
+    } else if (status == CANDID_ERROR_MEMORY) {
+        fail(error, status, "%s", found.message);
+    } else { /* the method does not fit the model */
+        cJSON *one = cJSON_AddObjectToObject(out, method->name);
+        cJSON_AddArrayToObject(one, "needs");
+        cJSON_AddBoolToObject(one, "runs", false);
+        cJSON_AddStringToObject(one, "why", found.message);
+        status = CANDID_OK;
     }
     candid_plugin_free(plugin);
     candid_config_free(config);
@@ -273,6 +300,8 @@ candid_status candid_host_capabilities(const candid_host *host, const candid_con
     if (!out) {
         return fail(error, CANDID_ERROR_ARGUMENT, "candid_host_capabilities: out is NULL");
     }
+    candid_host checked;
+    TRY(host_read(host, &checked, error));
     cJSON *all = cJSON_CreateObject();
     candid_status status = all ? CANDID_OK : fail_memory(error, "capabilities", 0);
     if (status == CANDID_OK && config) {

@@ -36,6 +36,7 @@ struct candid_task {
     char *request; /* the user's; owned, as list.request */
     int n_images;
     struct branch_list list;
+    int64_t n_contrasted[MAX_BRANCHES]; /* rows of logits */
 };
 
 /* A branch of a task by its number; CANDID_ERROR_ARGUMENT: there is none. */

@@ -281,7 +281,9 @@ static candid_status show_rows(candid_pass *p, enum candid_site site, int layer,
     const struct model_facts *f = &p->plugin->facts;
     const int width = site == CANDID_SITE_HEAD_OUTPUT ? f->n_head * f->head_dim : f->n_embd;
     struct staged_rows s;
-    TRY(take_rows(p, given, width, site == CANDID_SITE_FINAL_NORM, what, &s, error));
+    /* behind the last layer's attention other rows come to nothing, as in candid's own runtime */
+    const bool last = site == CANDID_SITE_FINAL_NORM || (site > CANDID_SITE_HEAD_OUTPUT && layer == f->n_layer - 1);
+    TRY(take_rows(p, given, width, last, what, &s, error));
     switch (site) {
     case CANDID_SITE_BLOCK_INPUT: return plan_at_input(&p->run, layer, s.x, width, error);
     case CANDID_SITE_HEAD_OUTPUT: TRY(plan_at_heads(&p->run, layer, s.x, f->n_head, f->head_dim, error)); break;

@@ -2,14 +2,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/params.h"
 #include "core/status.h"
+#include "host/array.h"
 #include "host/pass.h"
 
-static candid_status read_segment(candid_pass *p, const candid_segment *given, struct pass_segment *out,
+static candid_status read_segment(const candid_pass *p, candid_segment s, struct pass_segment *out,
                                   candid_error *error) {
-    candid_segment s = {0};
-    TRY(params_read(&s, sizeof s, given, "candid_segment", error));
     const struct {
         const char *name;
         int32_t value, least;
@@ -140,22 +138,22 @@ static candid_status check_segments(const candid_pass *p, candid_error *error) {
 }
 
 candid_status pass_read_segments(candid_pass *p, const candid_segment *given, size_t n, candid_error *error) {
-    size_t size, n_columns = 0;
-    memcpy(&size, given, sizeof size);
+    candid_segment s;
+    size_t n_columns = 0;
     TRY(plan_room(&p->segments, &p->segment_capacity, n, sizeof *p->segments, error));
     for (size_t i = 0; i < n; i++) {
-        const candid_segment *s = (const void *)((const char *)given + i * size);
+        TRY(array_read(&s, sizeof s, given, i, "candid_segment", error));
         TRY(read_segment(p, s, &p->segments[i], error));
-        n_columns += s->struct_size >= sizeof *s && s->key_columns ? (size_t)s->n_keys : 0;
+        n_columns += s.key_columns ? (size_t)s.n_keys : 0;
     }
     TRY(plan_room(&p->columns, &p->column_capacity, n_columns, sizeof *p->columns, error));
     n_columns = 0;
     for (size_t i = 0; i < n; i++) {
-        const candid_segment *s = (const void *)((const char *)given + i * size);
-        if (s->struct_size >= sizeof *s && s->key_columns) {
-            TRY(copy_columns(p, &p->segments[i], s->key_columns, n_columns, error));
+        TRY(array_read(&s, sizeof s, given, i, "candid_segment", error));
+        if (s.key_columns) {
+            TRY(copy_columns(p, &p->segments[i], s.key_columns, n_columns, error));
             TRY(check_columns(&p->segments[i], error));
-            n_columns += (size_t)s->n_keys;
+            n_columns += (size_t)s.n_keys;
         }
     }
     p->n_segments = n;

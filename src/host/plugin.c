@@ -69,7 +69,8 @@ static candid_status fill(candid_plugin *p, const candid_host *host, const candi
     TRY(copy_string(host->model, &p->model, error));
     TRY(copy_string(host->trained_with, &p->trained_with, error));
     p->log = (struct logger){host->log, host->log_user_data};
-    p->abilities = host->abilities;
+    p->abilities =
+        host->n_vision_blocks > 0 ? host->abilities : host->abilities & ~(uint32_t)CANDID_CAN_VISION_ATTENTION;
     p->n_threads = host->n_threads;
     p->score_scale = host->score_scale > 0.0f ? host->score_scale : 1.0f;
     p->config = config;

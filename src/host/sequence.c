@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/params.h"
 #include "core/status.h"
+#include "host/array.h"
 #include "host/host.h"
 #include "host/search.h"
 #include "host/view.h"
@@ -12,17 +12,8 @@
 
 #define MOST_TOKENS (1 << 24)
 
-/* Element `i` of an array whose elements lie as far apart as the host's header says. */
-static const void *element(const void *array, size_t i) {
-    size_t size;
-    memcpy(&size, array, sizeof size);
-    return (const char *)array + i * size;
-}
-
-static candid_status add_span(candid_sequence *s, const candid_span *given, bool before_images, int *image,
+static candid_status add_span(candid_sequence *s, candid_span span, bool before_images, int *image,
                               candid_error *error) {
-    candid_span span = {0};
-    TRY(params_read(&span, sizeof span, given, "candid_span", error));
     if (span.kind != CANDID_SPAN_TEXT && span.kind != CANDID_SPAN_IMAGE) {
         return fail(error, CANDID_ERROR_ARGUMENT, "candid_span.kind: expected 0 (text) or 1 (image), found %d",
                     (int)span.kind);
@@ -49,9 +40,9 @@ static candid_status add_span(candid_sequence *s, const candid_span *given, bool
 /* Text before the first image is the system's; without images all of it is the question. */
 static candid_status read_spans(candid_sequence *s, const candid_span *spans, size_t n_spans, candid_error *error) {
     int images = 0, image = 0;
+    candid_span span;
     for (size_t i = 0; i < n_spans; i++) {
-        candid_span span = {0};
-        TRY(params_read(&span, sizeof span, element(spans, i), "candid_span", error));
+        TRY(array_read(&span, sizeof span, spans, i, "candid_span", error));
         images += span.kind == CANDID_SPAN_IMAGE;
     }
     const int expected = s->branch && s->branch->sight == SIGHT_NONE ? 0 : s->task->n_images;
@@ -60,7 +51,8 @@ static candid_status read_spans(candid_sequence *s, const candid_span *spans, si
                     expected, images);
     }
     for (size_t i = 0; i < n_spans; i++) {
-        TRY(add_span(s, element(spans, i), images > 0 && image == 0, &image, error));
+        TRY(array_read(&span, sizeof span, spans, i, "candid_span", error));
+        TRY(add_span(s, span, images > 0 && image == 0, &image, error));
     }
     s->n_prompt = layout_length(&s->layout);
     if (s->n_prompt == 0) {
@@ -85,15 +77,18 @@ static candid_status sum_heads(const candid_view *v, float *out, float *row, can
                                    : CANDID_OK;
 }
 
-/* The tap of an image and block, or NULL. */
-static const candid_tap *find_tap(const candid_tap *taps, size_t n_taps, int image, int block) {
+/* The tap of an image and block. */
+static candid_status find_tap(const candid_tap *taps, size_t n_taps, int image, int block, candid_tap *out,
+                              candid_error *error) {
     for (size_t i = 0; i < n_taps; i++) {
-        const candid_tap *tap = element(taps, i);
-        if (tap->struct_size >= sizeof *tap && tap->image == image && tap->block == block) {
-            return tap;
+        TRY(array_read(out, sizeof *out, taps, i, "candid_tap", error));
+        if (out->image == image && out->block == block) {
+            return CANDID_OK;
         }
     }
-    return NULL;
+    return fail(error, CANDID_ERROR_ARGUMENT,
+                "candid_sequence_create: expected a tap of image %d in block %d of the image encoder, found none",
+                image, block);
 }
 
 static candid_status read_taps(candid_sequence *s, const candid_tap *taps, size_t n_taps, candid_error *error) {
@@ -102,25 +97,16 @@ static candid_status read_taps(candid_sequence *s, const candid_tap *taps, size_
     if (n == 0) {
         return CANDID_OK;
     }
-    if (n_taps > 0) { /* elements lie as far apart as the first one says */
-        candid_tap first;
-        TRY(params_read(&first, sizeof first, taps, "candid_tap", error));
-    }
     s->taps = calloc((size_t)n, sizeof *s->taps);
     if (!s->taps) {
         return fail_memory(error, "the class token's attention", (size_t)n * sizeof *s->taps);
     }
     for (int i = 0; i < n; i++) {
         const int image = i / needs->n_vision_blocks, block = needs->vision_blocks[i % needs->n_vision_blocks];
-        const candid_tap *tap = find_tap(taps, n_taps, image, block);
-        if (!tap) {
-            return fail(error, CANDID_ERROR_ARGUMENT,
-                        "candid_sequence_create: expected a tap of image %d in block %d of the image encoder, found "
-                        "none",
-                        image, block);
-        }
+        candid_tap tap;
         candid_view v;
-        TRY(view_read(tap->of_cls, 2, "candid_tap.of_cls", &v, error));
+        TRY(find_tap(taps, n_taps, image, block, &tap, error));
+        TRY(view_read(tap.of_cls, 2, "candid_tap.of_cls", &v, error));
         if (v.shape[1] > MOST_TOKENS || (s->taps[0].n > 0 && v.shape[1] != s->taps[0].n)) {
             return fail(error, CANDID_ERROR_ARGUMENT, "candid_tap.of_cls: expected as many patches in every tap");
         }
@@ -228,6 +214,17 @@ static bool edits_scores(const struct plan_step *step) {
     return step->edit.kind == EDIT_SCORES_ABS || step->edit.kind == EDIT_SCORES_MEAN_ABS;
 }
 
+/* Layers that probes of the same method may still switch the step on for, while the prompt runs. */
+static void add_undecided(const struct plan *plan, const struct plan_step *step, enum candid_site site,
+                          uint8_t *table) {
+    for (int i = 0; i < plan->n_steps; i++) {
+        const struct plan_step *probe = &plan->steps[i];
+        if (probe->owner == step->owner && probe->decide) {
+            add_layers(plan, probe, site, true, table);
+        }
+    }
+}
+
 void step_sites(const struct plan *plan, const struct plan_step *step, enum plan_role role, unsigned row_sets,
                 bool last, uint8_t *table) {
     const bool main = role == ROLE_MAIN, edited = main && (step->rows & row_sets);
@@ -235,8 +232,12 @@ void step_sites(const struct plan *plan, const struct plan_step *step, enum plan
     switch (step->kind) {
     case PLAN_ATTENTION:
         if (edited) {
-            add_layers(plan, step, edits_scores(step) ? CANDID_SITE_ATTENTION_SCORES : CANDID_SITE_ATTENTION_PROBS,
-                       last, table);
+            const enum candid_site site =
+                edits_scores(step) ? CANDID_SITE_ATTENTION_SCORES : CANDID_SITE_ATTENTION_PROBS;
+            add_layers(plan, step, site, last, table);
+            if (row_sets & ROW_PROMPT) {
+                add_undecided(plan, step, site, table);
+            }
         }
         return;
     case PLAN_SCALE_HEADS:

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/params.h"
 #include "core/status.h"
 #include "decode/contrast.h"
+#include "host/array.h"
 #include "host/host.h"
 #include "host/view.h"
 #include "vision/damro.h"
@@ -289,9 +289,8 @@ static candid_status read_logits(const candid_view *given, int n_vocab, const ch
 }
 
 /* Contrasts the rows; memory: (1 + n_branches, n_vocab). */
-static candid_status contrast_rows(const candid_task *task, const struct logit_rows *main,
-                                   const struct logit_rows *branches, const bool *counts, float *memory,
-                                   candid_error *error) {
+static candid_status contrast_rows(candid_task *task, const struct logit_rows *main, const struct logit_rows *branches,
+                                   const bool *counts, float *memory, candid_error *error) {
     const int n_vocab = task->plugin->facts.n_vocab;
     struct contrast_term terms[MAX_BRANCHES];
     for (int r = 0; r < main->n_rows; r++) {
@@ -312,6 +311,9 @@ static candid_status contrast_rows(const candid_task *task, const struct logit_r
             return fail(error, CANDID_ERROR_ARGUMENT, "logits of the main row: a value is no number");
         }
         contrast_combine(memory, terms, task->list.n, n_vocab, memory);
+        for (int k = 0; k < task->list.n; k++) {
+            task->n_contrasted[k] += counts[k];
+        }
         view_put(&main->view, r * main->row_stride, main->stride, n_vocab, memory);
     }
     return CANDID_OK;
@@ -337,8 +339,10 @@ candid_status candid_task_contrast(candid_task *task, int32_t n_generated, const
     for (int k = 0; k < task->list.n; k++) {
         counts[k] = candid_task_needs_branch(task, k, n_generated);
         if (counts[k]) {
-            const char *at = (const char *)branches + (size_t)k * branches[0].struct_size;
-            TRY(read_logits((const candid_view *)(const void *)at, n_vocab, "logits of a branch", &of[k], error));
+            candid_view view;
+            TRY(array_read(&view, sizeof view, branches, (size_t)k, "logits of a branch", error));
+            view.struct_size = sizeof view;
+            TRY(read_logits(&view, n_vocab, "logits of a branch", &of[k], error));
             if (of[k].n_rows != rows.n_rows) {
                 return fail(error, CANDID_ERROR_ARGUMENT, "logits of branch %d: expected %d rows, found %d", k,
                             rows.n_rows, of[k].n_rows);
@@ -353,4 +357,26 @@ candid_status candid_task_contrast(candid_task *task, int32_t n_generated, const
     const candid_status status = contrast_rows(task, &rows, of, counts, memory, error);
     free(memory);
     return status;
+}
+
+candid_status candid_task_report(const candid_task *task, char **out, candid_error *error) {
+    if (!task || !out) {
+        return fail(error, CANDID_ERROR_ARGUMENT, "candid_task_report: %s is NULL", task ? "out" : "task");
+    }
+    cJSON *all = cJSON_CreateObject();
+    for (int i = 0; i < task->list.n_idle; i++) {
+        cJSON *one = cJSON_AddObjectToObject(all, task->list.idle[i].method->name);
+        cJSON_AddBoolToObject(one, "active", false);
+        cJSON_AddStringToObject(one, "why", task->list.idle[i].reason);
+    }
+    for (int i = 0; i < task->list.n; i++) {
+        const struct branch *b = &task->list.branches[i];
+        cJSON *one = cJSON_AddObjectToObject(all, b->owner->name);
+        cJSON_AddBoolToObject(one, "active", task->n_contrasted[i] > 0 && (b->weight != 0 || b->cutoff > 0));
+        cJSON_AddStringToObject(one, "sees", b->name);
+        cJSON_AddNumberToObject(one, "rows_contrasted", (double)task->n_contrasted[i]);
+    }
+    *out = all ? cJSON_PrintUnformatted(all) : NULL;
+    cJSON_Delete(all);
+    return *out ? CANDID_OK : fail_memory(error, "a report", 0);
 }

@@ -189,7 +189,10 @@ candid_status plan_at_attention(struct plan_run *run, int layer, struct kv_atten
     size_t at = 0;
     for (int i = 0; i < run->n_rows; i++) {
         struct row_edits *of = &run->row_edits[i];
-        *of = (struct row_edits){.edits = run->edits + at, .moved = run->moved + at * (size_t)a->n_head};
+        *of = (struct row_edits){0};
+        if (n_edits > 0) {
+            *of = (struct row_edits){.edits = run->edits + at, .moved = run->moved + at * (size_t)a->n_head};
+        }
         for (int s = 0; run->rows[i].plan && s < run->rows[i].plan->n_steps; s++) {
             struct plan_step *step = &run->rows[i].plan->steps[s];
             if (step->kind == PLAN_ATTENTION && plan_acts(&run->rows[i], step, layer)) {
