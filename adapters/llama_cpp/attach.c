@@ -46,11 +46,12 @@ void say(const candid_llama *l, candid_log_level level, const char *format, ...)
 
 #define ROWS ((uint32_t)CANDID_CAN_ATTENTION_SCORES | (uint32_t)CANDID_CAN_ATTENTION_PROBS)
 
-static uint32_t abilities(const struct llama_context_params *params) {
+static uint32_t abilities(const struct llama_context_params *params, int32_t n_vision_blocks) {
     const bool no_rows = params->flash_attn_type == LLAMA_FLASH_ATTN_TYPE_ENABLED || ggml_is_quantized(params->type_v);
     return (no_rows ? 0u : ROWS) | CANDID_CAN_BLOCK_INPUT | CANDID_CAN_HEAD_OUTPUT | CANDID_CAN_MLP_OUTPUT |
            CANDID_CAN_BLOCK_OUTPUT | CANDID_CAN_FINAL_NORM | CANDID_CAN_LOGITS | CANDID_CAN_POSITIONS |
-           CANDID_CAN_MASK | CANDID_CAN_COMPANIONS | CANDID_CAN_BRANCHES | CANDID_CAN_VISUAL_TOKENS;
+           CANDID_CAN_MASK | CANDID_CAN_COMPANIONS | CANDID_CAN_BRANCHES | CANDID_CAN_VISUAL_TOKENS |
+           (n_vision_blocks > 0 ? (uint32_t)CANDID_CAN_VISION_ATTENTION | (uint32_t)CANDID_CAN_PIXELS : 0u);
 }
 
 /* A number of the file, "<arch>.<key>", or otherwise. */
@@ -79,7 +80,8 @@ static candid_status check_model(const struct llama_model *model, candid_error *
 }
 
 static candid_status describe(candid_llama *l, const struct llama_model *model,
-                              const struct llama_context_params *params, candid_error *error) {
+                              const struct llama_context_params *params, const candid_llama_options *options,
+                              candid_error *error) {
     TRY(check_model(model, error));
     l->host = candid_host_default();
     snprintf(l->host_name, sizeof l->host_name, "llama.cpp %s", llama_version());
@@ -90,7 +92,10 @@ static candid_status describe(candid_llama *l, const struct llama_model *model,
         l->host.trained_with = l->trained_with;
     }
     l->host.host = l->host_name;
-    l->host.abilities = abilities(params);
+    l->host.n_vision_blocks = options ? options->n_vision_blocks : 0;
+    l->host.abilities = abilities(params, l->host.n_vision_blocks);
+    l->host.log = options ? options->log : NULL;
+    l->host.log_user_data = options ? options->log_user_data : NULL;
     l->host.n_layer = llama_model_n_layer(model);
     l->host.n_head = llama_model_n_head(model);
     l->host.n_head_kv = llama_model_n_head_kv(model);
@@ -104,12 +109,13 @@ static candid_status describe(candid_llama *l, const struct llama_model *model,
 }
 
 candid_status candid_llama_capabilities(const struct llama_model *model, const struct llama_context_params *params,
-                                        const candid_config *config, char **out, candid_error *error) {
+                                        const candid_config *config, const candid_llama_options *options, char **out,
+                                        candid_error *error) {
     if (!model || !params || !out) {
         return refuse(error, CANDID_ERROR_ARGUMENT, "candid_llama_capabilities: model, params or out is NULL");
     }
     candid_llama l = {0};
-    TRY(describe(&l, model, params, error));
+    TRY(describe(&l, model, params, options, error));
     return candid_host_capabilities(&l.host, config, out, error);
 }
 
@@ -171,10 +177,8 @@ candid_status candid_llama_attach(const struct llama_model *model, struct llama_
     if (!l) {
         return refuse(error, CANDID_ERROR_MEMORY, "out of memory: a handle");
     }
-    candid_status status = describe(l, model, params, error);
+    candid_status status = describe(l, model, params, options, error);
     if (status == CANDID_OK) {
-        l->host.log = options ? options->log : NULL;
-        l->host.log_user_data = options ? options->log_user_data : NULL;
         status = adapt(l, params, config, error);
     }
     if (status != CANDID_OK) {

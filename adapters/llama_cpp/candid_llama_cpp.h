@@ -9,6 +9,7 @@
  *   llama_sampler_chain_add(chain, candid_llama_sampler(candid));         first in the chain
  *
  *   candid_llama_ask(candid, question, 1, &error);
+ *   candid_llama_encode(candid, encoder, &image, 1, NULL, &error);        or the host's own visual tokens
  *   candid_llama_prompt(candid, -1, parts, n_parts, NULL, 0, &error);     text and visual tokens
  *   for (;;) {
  *       token = llama_sampler_sample(chain, ctx, -1);
@@ -38,7 +39,9 @@ const char *candid_llama_tested(void);
 
 typedef struct candid_llama_options {
     size_t struct_size;
-    candid_log_fn log; /* may be NULL */
+    int32_t n_vision_blocks; /* of candid's image encoder, whose output is used (LLaVA-1.5: 23), where
+                              * candid_llama_encode() will be called; 0: images come from elsewhere */
+    candid_log_fn log;       /* may be NULL */
     void *log_user_data;
 } candid_llama_options;
 
@@ -61,7 +64,8 @@ candid_status candid_llama_start(candid_llama *candid, struct llama_context *ctx
 
 /* candid_host_capabilities() of this model in a context made with these params. */
 candid_status candid_llama_capabilities(const struct llama_model *model, const struct llama_context_params *params,
-                                        const candid_config *config, char **out, candid_error *error);
+                                        const candid_config *config, const candid_llama_options *options, char **out,
+                                        candid_error *error);
 
 /* Ends the question: nothing is measured or changed any more until the next candid_llama_ask(). May be called at any
  * time between decodes; what the host decodes then is its own. */
@@ -78,23 +82,23 @@ candid_status candid_llama_ask(candid_llama *candid, const char *request, size_t
 /* Of the question, for candid_task_request(), candid_task_needs(), candid_task_branch(), … */
 candid_task *candid_llama_task(candid_llama *candid);
 
+/*
+ * The question's images through candid's own image encoder, which computes LLaVA-1.5's exactly, as the main sequence
+ * and every branch sees them. encoder: a context of a candid_model with the image encoder, whose projector makes
+ * vectors of this llama_model's width. params as for candid_task_encode().
+ */
+candid_status candid_llama_encode(candid_llama *candid, candid_context *encoder, const candid_image *const *images,
+                                  size_t n_images, const candid_generate_params *params, candid_error *error);
+
 /* A part of a prompt: text, or the visual tokens of an image. */
 typedef struct candid_llama_part {
     size_t struct_size;
-    const llama_token *tokens; /* text: [n_tokens] … */
-    const float *embd; /* … or an image: (n_tokens, n_embd), rows of its grid from the top; then tokens is NULL */
+    const llama_token *tokens; /* text: [n_tokens]; else NULL */
+    const float *embd;         /* or an image of the host's: (n_tokens, n_embd), rows of its grid from the top */
     int32_t n_tokens;
-    int32_t grid_h, grid_w; /* of an image; 0 where its tokens form no grid */
+    int32_t grid_h, grid_w; /* of embd; 0 where its tokens form no grid */
+    int32_t image;          /* neither: this image of candid_llama_encode() */
 } candid_llama_part;
-
-/*
- * Visual tokens by candid's own image encoder, which computes LLaVA-1.5's exactly. encoder: a context of a model with
- * image encoder and with this llama_model's width. params as for candid_encode_image(). On success out->embd is the
- * caller's: candid_llama_part_free().
- */
-candid_status candid_llama_encode(candid_llama *candid, candid_context *encoder, const candid_image *image,
-                                  const candid_generate_params *params, candid_llama_part *out, candid_error *error);
-void candid_llama_part_free(candid_llama_part *part);
 
 /*
  * Runs a prompt. branch: -1 the answer's own, which comes last and runs its companions before it; others are those of

@@ -87,6 +87,7 @@ struct candid_llama {
     bool saw[CANDID_SITE_COUNT]; /* with the expected shape */
 
     candid_task *task;
+    candid_encoding *encoding; /* of its images, or NULL */
     int32_t n_branches;
     struct track *tracks; /* [1 + n_branches]: main, branches */
     struct flight flight;

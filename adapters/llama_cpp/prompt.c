@@ -1,6 +1,5 @@
 /* Prompts as rows of embeddings: llama.cpp takes tokens or embeddings in one batch, not both, and methods may have to
  * see all rows of a prompt in one pass. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,40 +37,43 @@ candid_status token_rows(const candid_llama *l, const llama_token *tokens, int32
 
 /* ---- images ------------------------------------------------------------------------------------ */
 
-void candid_llama_part_free(candid_llama_part *part) {
-    if (part) {
-        free((void *)(uintptr_t)part->embd);
-        *part = (candid_llama_part){.struct_size = sizeof *part};
+candid_status candid_llama_encode(candid_llama *l, candid_context *encoder, const candid_image *const *images,
+                                  size_t n_images, const candid_generate_params *params, candid_error *error) {
+    if (!l || !l->task) {
+        return refuse(error, CANDID_ERROR_ARGUMENT, "candid_llama_encode: candid_llama_ask() comes first");
     }
+    candid_encoding *encoding;
+    TRY(candid_task_encode(l->task, encoder, images, n_images, params, &encoding, error));
+    candid_encoding_free(l->encoding);
+    l->encoding = encoding;
+    return CANDID_OK;
 }
 
-candid_status candid_llama_encode(candid_llama *l, candid_context *encoder, const candid_image *image,
-                                  const candid_generate_params *params, candid_llama_part *out, candid_error *error) {
-    int n_rows, n_embd;
-    TRY(candid_encode_image(encoder, image, CANDID_FEATURES_PROJECTED, params, NULL, 0, &n_rows, &n_embd, error));
-    if (n_embd != l->host.n_embd) {
-        return refuse(error, CANDID_ERROR_ARGUMENT,
-                      "the image encoder's projector makes vectors of %d values, this language model takes %d", n_embd,
-                      l->host.n_embd);
+/* A part as a branch sees it: an image of candid's encoder with its embd. */
+static candid_status resolve(const candid_llama *l, int32_t branch, const candid_llama_part *part, size_t i,
+                             candid_llama_part *out, candid_error *error) {
+    *out = *part;
+    if (!part->tokens && !part->embd) {
+        candid_span span = {.struct_size = sizeof span};
+        if (!l->encoding) {
+            return refuse(error, CANDID_ERROR_ARGUMENT,
+                          "part %zu of the prompt: tokens and embd are NULL, and candid_llama_encode() was not called",
+                          i);
+        }
+        TRY(candid_encoding_tokens(l->encoding, branch, part->image, &span, &out->embd, error));
+        out->n_tokens = span.n_tokens;
+        out->grid_h = span.grid_h;
+        out->grid_w = span.grid_w;
     }
-    const size_t count = (size_t)n_rows * (size_t)n_embd;
-    float *embd = malloc(count * sizeof *embd);
-    if (!embd) {
-        return refuse(error, CANDID_ERROR_MEMORY, "out of memory: %zu bytes for an image", count * sizeof *embd);
+    if (out->n_tokens < 0 || (out->embd && out->tokens) || out->grid_h < 0 || out->grid_w < 0 ||
+        (out->grid_h > 0) != (out->grid_w > 0) ||
+        (out->grid_h > 0 && (int64_t)out->grid_h * out->grid_w != out->n_tokens)) {
+        return refuse(
+            error, CANDID_ERROR_ARGUMENT,
+            "part %zu of the prompt: expected tokens or embd, and of an image a grid of %d cells or none; found "
+            "%s a grid of %d x %d",
+            i, out->n_tokens, out->embd && out->tokens ? "both and" : "", out->grid_h, out->grid_w);
     }
-    const candid_status status =
-        candid_encode_image(encoder, image, CANDID_FEATURES_PROJECTED, params, embd, count, &n_rows, &n_embd, error);
-    if (status != CANDID_OK) {
-        free(embd);
-        return status;
-    }
-    const int side = (int)lround(sqrt(n_rows));
-    const bool square = side * side == n_rows; /* else LLaVA-NeXT's views */
-    *out = (candid_llama_part){.struct_size = sizeof *out,
-                               .embd = embd,
-                               .n_tokens = n_rows,
-                               .grid_h = square ? side : 0,
-                               .grid_w = square ? side : 0};
     return CANDID_OK;
 }
 
@@ -118,26 +120,13 @@ static candid_status feed_image(const candid_llama *l, const candid_llama_part *
     return CANDID_OK;
 }
 
-static candid_status check_part(const candid_llama_part *part, size_t i, candid_error *error) {
-    const bool image = part->embd != NULL;
-    if (part->n_tokens < 0 || image == (part->tokens != NULL) || part->grid_h < 0 || part->grid_w < 0 ||
-        (part->grid_h > 0) != (part->grid_w > 0) ||
-        (part->grid_h > 0 && (int64_t)part->grid_h * part->grid_w != part->n_tokens)) {
-        return refuse(
-            error, CANDID_ERROR_ARGUMENT,
-            "part %zu of the prompt: expected tokens or embd with their number, and of an image's %d tokens a "
-            "grid of as many cells or none; found a grid of %d x %d, tokens%s, embd%s",
-            i, part->n_tokens, part->grid_h, part->grid_w, part->tokens ? "" : " NULL", image ? "" : " NULL");
-    }
-    return CANDID_OK;
-}
-
-static candid_status feed_fill(const candid_llama *l, const candid_llama_part *parts, size_t n_parts, bool images,
-                               struct feed *out, candid_error *error) {
+/* parts: resolved. */
+static candid_status feed_fill(const candid_llama *l, const candid_llama_part *parts, size_t n_parts, struct feed *out,
+                               candid_error *error) {
     llama_pos next = 0;
     for (size_t i = 0; i < n_parts; i++) {
         const candid_llama_part *part = &parts[i];
-        if (part->n_tokens == 0 || (part->embd && !images)) {
+        if (part->n_tokens == 0) {
             continue;
         }
         float *embd = out->embd + (size_t)out->n * (size_t)l->host.n_embd;
@@ -161,22 +150,31 @@ static candid_status feed_fill(const candid_llama *l, const candid_llama_part *p
 }
 
 /* images: with those of the parts. */
-static candid_status feed_make(const candid_llama *l, const candid_llama_part *parts, size_t n_parts, bool images,
-                               struct feed *out, candid_error *error) {
-    size_t n = 0;
-    for (size_t i = 0; i < n_parts; i++) {
-        TRY(check_part(&parts[i], i, error));
-        n += (size_t)parts[i].n_tokens;
+static candid_status feed_make(const candid_llama *l, int32_t branch, const candid_llama_part *parts, size_t n_parts,
+                               bool images, struct feed *out, candid_error *error) {
+    candid_llama_part *resolved = malloc((n_parts + 1) * sizeof *resolved);
+    size_t n = 0, kept = 0;
+    candid_status status =
+        resolved ? CANDID_OK : refuse(error, CANDID_ERROR_MEMORY, "out of memory: a prompt of %zu parts", n_parts);
+    *out = (struct feed){0};
+    for (size_t i = 0; i < n_parts && status == CANDID_OK; i++) {
+        if (parts[i].tokens || images) {
+            status = resolve(l, branch, &parts[i], i, &resolved[kept], error);
+            n += status == CANDID_OK ? (size_t)resolved[kept++].n_tokens : 0;
+        }
     }
-    if (n > llama_n_ctx(l->ctx)) {
-        return refuse(error, CANDID_ERROR_CONTEXT, "a prompt of %zu tokens, n_ctx is %u", n, llama_n_ctx(l->ctx));
+    if (status == CANDID_OK && n > llama_n_ctx(l->ctx)) {
+        status = refuse(error, CANDID_ERROR_CONTEXT, "a prompt of %zu tokens, n_ctx is %u", n, llama_n_ctx(l->ctx));
     }
-    *out = (struct feed){.embd = malloc((n + 1) * (size_t)l->host.n_embd * sizeof *out->embd),
-                         .positions = malloc((n + 1) * sizeof *out->positions),
-                         .spans = malloc((n_parts + 1) * sizeof *out->spans)};
-    const candid_status status = out->embd && out->positions && out->spans
-                                     ? feed_fill(l, parts, n_parts, images, out, error)
-                                     : refuse(error, CANDID_ERROR_MEMORY, "out of memory: a prompt of %zu tokens", n);
+    if (status == CANDID_OK) {
+        *out = (struct feed){.embd = malloc((n + 1) * (size_t)l->host.n_embd * sizeof *out->embd),
+                             .positions = malloc((n + 1) * sizeof *out->positions),
+                             .spans = malloc((kept + 1) * sizeof *out->spans)};
+        status = out->embd && out->positions && out->spans
+                     ? feed_fill(l, resolved, kept, out, error)
+                     : refuse(error, CANDID_ERROR_MEMORY, "out of memory: a prompt of %zu tokens", n);
+    }
+    free(resolved);
     if (status != CANDID_OK) {
         feed_free(out);
     }
@@ -211,10 +209,10 @@ static candid_status feed_run(candid_llama *l, const struct feed *feed, struct t
 /* ---- prompts ----------------------------------------------------------------------------------- */
 
 /* Runs the prompt of a role beside the main one and forgets its keys. */
-static candid_status run_companion(candid_llama *l, const struct track *of, candid_role role,
+static candid_status run_companion(candid_llama *l, const struct track *of, int32_t branch, candid_role role,
                                    const candid_llama_part *parts, size_t n_parts, candid_error *error) {
     struct feed feed;
-    TRY(feed_make(l, parts, n_parts, role != CANDID_ROLE_TEXT_ONLY, &feed, error));
+    TRY(feed_make(l, branch, parts, n_parts, role != CANDID_ROLE_TEXT_ONLY, &feed, error));
     struct track companion = {
         .id = l->first_id, .sequence = of->sequence, .role = role, .run = of->run, .n_prompt = feed.n};
     const candid_status status = feed_run(l, &feed, &companion, error);
@@ -228,13 +226,16 @@ static candid_status run_companion(candid_llama *l, const struct track *of, cand
 static candid_status run_prompt(candid_llama *l, int32_t branch, const candid_llama_part *parts, size_t n_parts,
                                 bool images, const candid_tap *taps, size_t n_taps, candid_error *error) {
     struct feed feed;
-    TRY(feed_make(l, parts, n_parts, images, &feed, error));
+    TRY(feed_make(l, branch, parts, n_parts, images, &feed, error));
     const llama_seq_id id = branch < 0 ? 0 : l->first_id + 1 + branch;
+    if (!taps && l->encoding) {
+        taps = candid_encoding_taps(l->encoding, &n_taps);
+    }
     candid_status status = candid_llama_follow(l, branch, id, feed.spans, (size_t)feed.n_spans, taps, n_taps, error);
     struct track *track = &l->tracks[branch + 1];
     for (int role = CANDID_ROLE_MAIN + 1; role < CANDID_ROLE_COUNT && status == CANDID_OK; role++) {
         if (track->run.companions >> role & 1u) {
-            status = run_companion(l, track, (candid_role)role, parts, n_parts, error);
+            status = run_companion(l, track, branch, (candid_role)role, parts, n_parts, error);
         }
     }
     if (status == CANDID_OK) {
@@ -244,24 +245,28 @@ static candid_status run_prompt(candid_llama *l, int32_t branch, const candid_ll
     return status;
 }
 
-/* Branches that differ from the main sequence in nothing but whether they see the images. */
+/* Branches with the main sequence's text. */
 static candid_status run_simple_branches(candid_llama *l, const candid_llama_part *parts, size_t n_parts,
                                          const candid_tap *taps, size_t n_taps, candid_error *error) {
+    bool own_images = false; /* the host's, of which candid has no other sight */
+    for (size_t i = 0; i < n_parts; i++) {
+        own_images = own_images || parts[i].embd;
+    }
     for (int32_t b = 0; b < l->n_branches; b++) {
         candid_branch branch = {.struct_size = sizeof branch};
         TRY(candid_task_branch(l->task, b, &branch, error));
         if (l->tracks[b + 1].n > 0) {
             continue;
         }
-        const bool sees = branch.sight == CANDID_SIGHT_SAME;
-        if (branch.request || branch.prefix || branch.system || (!sees && branch.sight != CANDID_SIGHT_NONE)) {
+        const bool sees = branch.sight != CANDID_SIGHT_NONE, other = sees && branch.sight != CANDID_SIGHT_SAME;
+        if (branch.request || branch.prefix || branch.system || (other && own_images)) {
             return refuse(
                 error, CANDID_ERROR_ARGUMENT,
                 "%s's branch \"%s\" has a prompt of its own: candid_llama_prompt(…, %d, …) comes before that of "
                 "the main sequence",
                 branch.method, branch.name, b);
         }
-        TRY(run_prompt(l, b, parts, n_parts, sees, sees ? taps : NULL, sees ? n_taps : 0, error));
+        TRY(run_prompt(l, b, parts, n_parts, sees, taps, n_taps, error));
     }
     return CANDID_OK;
 }

@@ -36,6 +36,8 @@ void drop_tracks(candid_llama *l) {
     }
     free(l->tracks);
     l->tracks = NULL;
+    candid_encoding_free(l->encoding);
+    l->encoding = NULL;
     candid_task_free(l->task);
     l->task = NULL;
     l->n_branches = 0;

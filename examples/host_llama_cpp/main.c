@@ -3,9 +3,10 @@
  * the images and looks after the answer.
  *
  *     host_llama_cpp --model LM.gguf --mmproj MM.gguf [--config FILE] [--set METHOD.OPTION=X] [--question TEXT]
- *                    [--threads N] [--tokens N] [--flash-attn] [--report] [--capabilities] IMAGE...
+ *                    [--threads N] [--tokens N] [--vision-blocks N] [--flash-attn] [--report] [--capabilities] IMAGE...
  *
- * One line per image: its name, a tab, the answer.
+ * One line per image: its name, a tab, the answer. --vision-blocks: of the image encoder, up to the one whose output
+ * the projector reads (default 23, LLaVA-1.5's).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,7 @@
 
 struct app {
     const char *model_path, *mmproj_path, *question;
-    int n_threads, n_tokens;
+    int n_threads, n_tokens, n_vision_blocks;
     bool flash, report, capabilities;
     candid_config *config;
     candid_error error;
@@ -68,16 +69,19 @@ static candid_status open_host(struct app *a) {
     params.n_batch = params.n_ubatch = 1024; /* a prompt with an image in one piece */
     params.n_threads = params.n_threads_batch = a->n_threads;
     params.flash_attn_type = a->flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_AUTO;
+    const candid_llama_options options = {
+        .struct_size = sizeof options, .n_vision_blocks = a->n_vision_blocks, .log = print_log};
     if (a->capabilities) {
         char *text;
-        const candid_status status = candid_llama_capabilities(a->model, &params, a->config, &text, &a->error);
+        const candid_status status =
+            candid_llama_capabilities(a->model, &params, a->config, &options, &text, &a->error);
         if (status == CANDID_OK) {
             puts(text);
             candid_string_free(text);
         }
         return status;
     }
-    const candid_llama_options options = {.struct_size = sizeof options, .log = print_log};
+
     candid_status status = candid_llama_attach(a->model, &params, a->config, &options, &a->candid, &a->error);
     if (status != CANDID_OK) {
         return status;
@@ -117,8 +121,7 @@ static candid_llama_part tokenize(const struct app *a, const char *text, size_t 
 #define MOST_TOKENS 2048
 
 /* The prompt of one sequence: text before the image, the image, text behind it. */
-static candid_status run_prompt(struct app *a, int branch, const char *conversation, const char *request,
-                                const candid_llama_part *image) {
+static candid_status run_prompt(struct app *a, int branch, const char *conversation, const char *request) {
     char *text = render(conversation, request);
     llama_token *tokens = malloc(2 * MOST_TOKENS * sizeof *tokens);
     candid_status status = CANDID_ERROR_MEMORY;
@@ -126,7 +129,7 @@ static candid_status run_prompt(struct app *a, int branch, const char *conversat
         const char *place = strstr(text, "<image>"), *rest = place + strlen("<image>");
         const candid_llama_part parts[] = {
             tokenize(a, text, (size_t)(place - text), true, tokens, MOST_TOKENS),
-            *image,
+            {.struct_size = sizeof *parts, .image = 0},
             tokenize(a, rest, strlen(rest), false, tokens + MOST_TOKENS, MOST_TOKENS),
         };
         status = candid_llama_prompt(a->candid, branch, parts, 3, NULL, 0, &a->error);
@@ -137,15 +140,14 @@ static candid_status run_prompt(struct app *a, int branch, const char *conversat
 }
 
 /* Branches whose text differs from the question's. */
-static candid_status run_branches(struct app *a, const char *conversation, const char *asked,
-                                  const candid_llama_part *image) {
+static candid_status run_branches(struct app *a, const char *conversation, const char *asked) {
     candid_task *task = candid_llama_task(a->candid);
     candid_needs needs = {.struct_size = sizeof needs};
     candid_status status = candid_task_needs(task, &needs, &a->error);
     for (int b = 0; b < needs.n_branches && status == CANDID_OK; b++) {
         candid_branch branch = {.struct_size = sizeof branch};
         status = candid_task_branch(task, b, &branch, &a->error);
-        if (status == CANDID_OK && branch.sight == CANDID_SIGHT_SAME && (branch.request || branch.prefix)) {
+        if (status == CANDID_OK && branch.sight != CANDID_SIGHT_NONE && (branch.request || branch.prefix)) {
             const char *request = branch.request ? branch.request : asked;
             const size_t size = strlen(request) + (branch.prefix ? strlen(branch.prefix) : 0) + 2;
             char *text = malloc(size);
@@ -153,7 +155,7 @@ static candid_status run_branches(struct app *a, const char *conversation, const
                 return CANDID_ERROR_MEMORY;
             }
             snprintf(text, size, "%s%s%s", branch.prefix ? branch.prefix : "", branch.prefix ? " " : "", request);
-            status = run_prompt(a, b, conversation, text, image);
+            status = run_prompt(a, b, conversation, text);
             free(text);
         }
     }
@@ -186,7 +188,6 @@ static candid_status answer(struct app *a) {
 static candid_status caption(struct app *a, const char *path) {
     candid_model_info info = {.struct_size = sizeof info};
     candid_image *image = NULL;
-    candid_llama_part part = {.struct_size = sizeof part};
     candid_status status = candid_model_get_info(a->vision, &info, &a->error);
     const char *conversation = status == CANDID_OK && strstr(info.conversation, "{prompt}")
                                    ? info.conversation
@@ -195,16 +196,17 @@ static candid_status caption(struct app *a, const char *path) {
         status = candid_image_load(path, &image, &a->error);
     }
     if (status == CANDID_OK) {
-        status = candid_llama_encode(a->candid, a->encoder, image, NULL, &part, &a->error);
-    }
-    if (status == CANDID_OK) {
         status = candid_llama_ask(a->candid, a->question, 1, &a->error);
     }
     if (status == CANDID_OK) {
+        const candid_image *const images[] = {image};
+        status = candid_llama_encode(a->candid, a->encoder, images, 1, NULL, &a->error);
+    }
+    if (status == CANDID_OK) {
         const char *asked = candid_task_request(candid_llama_task(a->candid));
-        status = run_branches(a, conversation, asked, &part);
+        status = run_branches(a, conversation, asked);
         if (status == CANDID_OK) {
-            status = run_prompt(a, -1, conversation, asked, &part);
+            status = run_prompt(a, -1, conversation, asked);
         }
     }
     if (status == CANDID_OK) {
@@ -216,7 +218,6 @@ static candid_status caption(struct app *a, const char *path) {
         fprintf(stderr, "%s\n", report);
         candid_string_free(report);
     }
-    candid_llama_part_free(&part);
     candid_image_free(image);
     return status;
 }
@@ -256,6 +257,8 @@ static int parse(struct app *a, int argc, char **argv) {
             a->n_threads = atoi(argv[++i]);
         } else if (strcmp(key, "--tokens") == 0) {
             a->n_tokens = atoi(argv[++i]);
+        } else if (strcmp(key, "--vision-blocks") == 0) {
+            a->n_vision_blocks = atoi(argv[++i]);
         } else if (strcmp(key, "--config") == 0 || strcmp(key, "--set") == 0) {
             const bool file = key[2] == 'c';
             i++;
@@ -271,7 +274,10 @@ static int parse(struct app *a, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    struct app a = {.question = "Please help me describe the image in detail.", .n_threads = 2, .n_tokens = 128};
+    struct app a = {.question = "Please help me describe the image in detail.",
+                    .n_threads = 2,
+                    .n_tokens = 128,
+                    .n_vision_blocks = 23};
     const int first = parse(&a, argc, argv);
     if (first == 0) {
         fprintf(stderr, "usage: %s --model LM.gguf --mmproj MM.gguf [options] IMAGE...\n", argv[0]);

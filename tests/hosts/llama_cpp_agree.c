@@ -21,7 +21,7 @@
 struct options {
     const char *lm, *mmproj, *recorded, *question;
     candid_config *config;
-    int n_ubatch;
+    int n_ubatch, n_vision_blocks;
     double tolerance;
     bool f16, flash, hole, report;
 };
@@ -97,7 +97,8 @@ static candid_status open_all(struct run *r) {
     p.type_k = p.type_v = r->o.f16 ? GGML_TYPE_F16 : GGML_TYPE_F32;
     p.kv_unified = true;
     p.flash_attn_type = r->o.flash ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
-    CHECK(candid_llama_attach(r->host_model, &p, r->o.config, NULL, &r->candid, &r->error));
+    const candid_llama_options options = {.struct_size = sizeof options, .n_vision_blocks = r->o.n_vision_blocks};
+    CHECK(candid_llama_attach(r->host_model, &p, r->o.config, &options, &r->candid, &r->error));
     r->host = llama_init_from_model(r->host_model, p);
     CHECK(candid_llama_start(r->candid, r->host, &r->error));
     if (r->o.hole) {
@@ -119,7 +120,7 @@ static candid_status get(struct run *r, void *out, size_t size, size_t n) {
 #define MOST_TOKENS 4096
 
 /* One recorded prompt as parts. */
-static candid_status run_prompt(struct run *r, int branch, const candid_llama_part *image) {
+static candid_status run_prompt(struct run *r, int branch) {
     candid_llama_part parts[MOST_CHUNKS];
     static llama_token tokens[MOST_CHUNKS][MOST_TOKENS];
     int32_t n, head[2];
@@ -127,17 +128,22 @@ static candid_status run_prompt(struct run *r, int branch, const candid_llama_pa
     for (int32_t i = 0; i < n && i < MOST_CHUNKS; i++) {
         CHECK(get(r, head, sizeof *head, 2));
         CHECK(get(r, tokens[i], sizeof *tokens[i], (size_t)(head[1] < MOST_TOKENS ? head[1] : MOST_TOKENS)));
-        parts[i] = head[0] >= 0
-                       ? *image
-                       : (candid_llama_part){.struct_size = sizeof *parts, .tokens = tokens[i], .n_tokens = head[1]};
+        parts[i] = (candid_llama_part){.struct_size = sizeof *parts};
+        if (head[0] >= 0) {
+            parts[i].image = head[0];
+        } else {
+            parts[i].tokens = tokens[i];
+            parts[i].n_tokens = head[1];
+        }
     }
     return candid_llama_prompt(r->candid, branch, parts, (size_t)n, NULL, 0, &r->error);
 }
 
 /* The prompts: recorded with the main one first, run with it last. */
-static candid_status ask_host(struct run *r, const candid_llama_part *image, int32_t head[3]) {
+static candid_status ask_host(struct run *r, const candid_image *image, int32_t head[3]) {
     CHECK(get(r, head, sizeof *head, 3));
     CHECK(candid_llama_ask(r->candid, r->o.question, 1, &r->error));
+    CHECK(candid_llama_encode(r->candid, r->context, &image, 1, NULL, &r->error));
     const long main = ftell(r->file);
     int32_t n, chunk[2];
     CHECK(get(r, &n, sizeof n, 1));
@@ -146,11 +152,11 @@ static candid_status ask_host(struct run *r, const candid_llama_part *image, int
         fseek(r->file, chunk[1] * (long)sizeof(int32_t), SEEK_CUR);
     }
     for (int b = 0; b < head[0]; b++) {
-        CHECK(run_prompt(r, b, image));
+        CHECK(run_prompt(r, b));
     }
     const long end = ftell(r->file);
     fseek(r->file, main, SEEK_SET);
-    CHECK(run_prompt(r, -1, image));
+    CHECK(run_prompt(r, -1));
     if (head[0] > 0) {
         fseek(r->file, end, SEEK_SET);
     }
@@ -203,11 +209,9 @@ static candid_status follow(struct run *r, const int32_t *tokens, size_t n, floa
 }
 
 static candid_status one_image(struct run *r, const candid_image *image) {
-    candid_llama_part part = {.struct_size = sizeof part};
     int32_t head[3], *tokens = NULL; /* branches, n_vocab, steps */
     float *logits = NULL;
-    CHECK(candid_llama_encode(r->candid, r->context, image, NULL, &part, &r->error));
-    candid_status status = ask_host(r, &part, head);
+    candid_status status = ask_host(r, image, head);
     if (status == CANDID_OK && head[1] != r->n_vocab) {
         status = CANDID_ERROR_FORMAT;
     }
@@ -224,7 +228,6 @@ static candid_status one_image(struct run *r, const candid_image *image) {
         printf("%s\n", report);
         candid_string_free(report);
     }
-    candid_llama_part_free(&part);
     free(tokens);
     free(logits);
     r->images++;
@@ -235,8 +238,10 @@ static candid_status one_image(struct run *r, const candid_image *image) {
 
 static bool parse(struct run *r, int argc, char **argv, int *first) {
     struct options *o = &r->o;
-    *o = (struct options){
-        .question = "Please help me describe the image in detail.", .n_ubatch = 512, .tolerance = INFINITY};
+    *o = (struct options){.question = "Please help me describe the image in detail.",
+                          .n_ubatch = 512,
+                          .n_vision_blocks = 4,
+                          .tolerance = INFINITY};
     int i = 4;
     for (; i < argc && argv[i][0] == '-'; i++) {
         const char *key = argv[i];

@@ -30,7 +30,7 @@ struct host {
     struct llama_context_params params;
     struct llama_context *ctx;
     candid_llama *candid;
-    candid_llama_part part;
+    candid_context *encoder; /* NULL: the one for all */
     candid_error error;
 };
 
@@ -61,14 +61,14 @@ static struct host prepared(const char *methods) {
 }
 
 static void open_host(struct host *h) {
-    if (candid_llama_attach(model, &h->params, h->config, NULL, &h->candid, &h->error) != CANDID_OK) {
+    const candid_llama_options options = {.struct_size = sizeof options, .n_vision_blocks = 4};
+    if (candid_llama_attach(model, &h->params, h->config, &options, &h->candid, &h->error) != CANDID_OK) {
         fail_msg("%s", h->error.message);
     }
     h->ctx = llama_init_from_model(model, h->params);
     if (candid_llama_start(h->candid, h->ctx, &h->error) != CANDID_OK) {
         fail_msg("%s", h->error.message);
     }
-    OK(candid_llama_encode(h->candid, encoder, image, NULL, &h->part, &h->error));
 }
 
 static struct host opened(const char *methods) {
@@ -78,7 +78,6 @@ static struct host opened(const char *methods) {
 }
 
 static void close_host(struct host *h) {
-    candid_llama_part_free(&h->part);
     llama_free(h->ctx);
     candid_llama_free(h->candid);
     candid_config_free(h->config);
@@ -92,9 +91,14 @@ static candid_llama_part text_part(const char *text, bool first, llama_token *ro
 /* Asks and runs the prompt. */
 static candid_status prompt(struct host *h) {
     llama_token room[2][64];
-    const candid_llama_part parts[] = {text_part("USER: ", true, room[0]), h->part,
+    const candid_llama_part parts[] = {text_part("USER: ", true, room[0]),
+                                       {.struct_size = sizeof *parts},
                                        text_part("\n" QUESTION " ASSISTANT:", false, room[1])};
-    const candid_status status = candid_llama_ask(h->candid, QUESTION, 1, &h->error);
+    const candid_image *const images[] = {image};
+    candid_status status = candid_llama_ask(h->candid, QUESTION, 1, &h->error);
+    if (status == CANDID_OK) {
+        status = candid_llama_encode(h->candid, h->encoder ? h->encoder : encoder, images, 1, NULL, &h->error);
+    }
     return status == CANDID_OK ? candid_llama_prompt(h->candid, -1, parts, 3, NULL, 0, &h->error) : status;
 }
 
@@ -338,7 +342,7 @@ static void test_unsupported_methods(void **state) {
     FAILS(candid_llama_attach(model, &h.params, h.config, NULL, &h.candid, &h.error), CANDID_ERROR_UNSUPPORTED,
           "pixels");
     char *text = NULL;
-    OK(candid_llama_capabilities(model, &h.params, NULL, &text, &h.error));
+    OK(candid_llama_capabilities(model, &h.params, NULL, NULL, &text, &h.error));
     assert_non_null(strstr(text, "\"vhr\":{"));
     candid_string_free(text);
     close_host(&h);
@@ -463,13 +467,13 @@ static void test_memory_behind_the_back(void **state) {
 
 static void test_wrong_calls(void **state) {
     (void)state;
-    struct host h = opened("{\"pai\": true}");
+    struct host h = opened("{\"vhr\": true}");
     float *logits = calloc((size_t)n_vocab, sizeof *logits);
     llama_token id = n_vocab;
     const candid_llama_part bad[] = {
         {.struct_size = sizeof *bad, .tokens = &id, .n_tokens = 1},
         {.struct_size = sizeof *bad, .n_tokens = 1},
-        {.struct_size = sizeof *bad, .embd = h.part.embd, .n_tokens = h.part.n_tokens, .grid_h = 3, .grid_w = 3},
+        {.struct_size = sizeof *bad, .embd = logits, .n_tokens = 1, .grid_h = 3, .grid_w = 3},
     };
     FAILS(candid_llama_step(h.candid, 5, &h.error), CANDID_ERROR_ARGUMENT, "comes first");
     FAILS(candid_llama_contrast(h.candid, logits, &h.error), CANDID_ERROR_ARGUMENT, "candid_llama_ask");
@@ -478,20 +482,24 @@ static void test_wrong_calls(void **state) {
     FAILS(candid_llama_step(h.candid, 5, &h.error), CANDID_ERROR_ARGUMENT, "comes first");
     FAILS(candid_llama_prompt(h.candid, 7, bad, 1, NULL, 0, &h.error), CANDID_ERROR_ARGUMENT, "no such branch");
     FAILS(candid_llama_prompt(h.candid, -1, bad, 1, NULL, 0, &h.error), CANDID_ERROR_ARGUMENT, "expected 0 to");
-    FAILS(candid_llama_prompt(h.candid, -1, bad + 1, 1, NULL, 0, &h.error), CANDID_ERROR_ARGUMENT, "part 0");
+    FAILS(candid_llama_prompt(h.candid, -1, bad + 1, 1, NULL, 0, &h.error), CANDID_ERROR_ARGUMENT,
+          "candid_llama_encode() was not");
     FAILS(candid_llama_prompt(h.candid, -1, bad + 2, 1, NULL, 0, &h.error), CANDID_ERROR_ARGUMENT, "3 x 3");
     id = 5;
     FAILS(candid_llama_prompt(h.candid, -1, bad, 1, NULL, 0, &h.error), CANDID_ERROR_ARGUMENT, "images");
     OK(prompt(&h));
-    FAILS(candid_llama_prompt(h.candid, 0, bad, 1, NULL, 0, &h.error), CANDID_ERROR_ARGUMENT, "before the main");
+    FAILS(candid_llama_prompt(h.candid, 0, bad, 1, NULL, 0, &h.error), CANDID_ERROR_ARGUMENT, "no such branch");
     FAILS(candid_llama_prompt(h.candid, -1, bad, 1, NULL, 0, &h.error), CANDID_ERROR_ARGUMENT, "");
     FAILS(candid_llama_rollback(h.candid, -1, &h.error), CANDID_ERROR_ARGUMENT, "n_generated");
     candid_llama_free(NULL);
     candid_llama_detach(NULL);
-    candid_llama_part_free(NULL);
     assert_null(candid_llama_sampler(NULL));
     FAILS(candid_llama_attach(NULL, NULL, NULL, NULL, NULL, &h.error), CANDID_ERROR_ARGUMENT, "NULL");
     free(logits);
+    close_host(&h);
+    h = opened("{\"pai\": true}");
+    OK(prompt(&h));
+    FAILS(candid_llama_prompt(h.candid, 0, bad, 1, NULL, 0, &h.error), CANDID_ERROR_ARGUMENT, "before the main");
     close_host(&h);
 }
 
@@ -557,6 +565,7 @@ static void test_threads(void **state) {
     for (int i = 0; i < 2; i++) {
         threads[i].expected = answer_of(methods[i]);
         threads[i].host = opened(methods[i]);
+        OK(candid_context_create(vision, NULL, &threads[i].host.encoder, &threads[i].host.error));
     }
     for (int i = 0; i < 2; i++) {
         assert_int_equal(pthread_create(&ids[i], NULL, answer_often, &threads[i]), 0);
@@ -565,6 +574,7 @@ static void test_threads(void **state) {
         pthread_join(ids[i], NULL);
         assert_true(threads[i].same);
         free(threads[i].expected.logits);
+        candid_context_free(threads[i].host.encoder);
         close_host(&threads[i].host);
     }
 }
