@@ -139,6 +139,16 @@ static candid_status run_prompt(struct app *a, int branch, const char *conversat
     return status;
 }
 
+/* "before after", or NULL; the caller frees it. */
+static char *join(const char *before, const char *after) {
+    const size_t size = strlen(before) + strlen(after) + 2;
+    char *text = malloc(size);
+    if (text) {
+        snprintf(text, size, "%s %s", before, after);
+    }
+    return text;
+}
+
 /* Branches whose text differs from the question's. */
 static candid_status run_branches(struct app *a, const char *conversation, const char *asked) {
     candid_task *task = candid_llama_task(a->candid);
@@ -147,17 +157,15 @@ static candid_status run_branches(struct app *a, const char *conversation, const
     for (int b = 0; b < needs.n_branches && status == CANDID_OK; b++) {
         candid_branch branch = {.struct_size = sizeof branch};
         status = candid_task_branch(task, b, &branch, &a->error);
-        if (status == CANDID_OK && branch.sight != CANDID_SIGHT_NONE && (branch.request || branch.prefix)) {
-            const char *request = branch.request ? branch.request : asked;
-            const size_t size = strlen(request) + (branch.prefix ? strlen(branch.prefix) : 0) + 2;
-            char *text = malloc(size);
-            if (!text) {
-                return CANDID_ERROR_MEMORY;
-            }
-            snprintf(text, size, "%s%s%s", branch.prefix ? branch.prefix : "", branch.prefix ? " " : "", request);
-            status = run_prompt(a, b, conversation, text);
-            free(text);
+        if (status != CANDID_OK || !(branch.request || branch.prefix || branch.system)) {
+            continue;
         }
+        const char *request = branch.request ? branch.request : asked, *roles = strstr(conversation, "USER:");
+        char *longer = branch.prefix ? join(branch.prefix, request) : NULL;
+        char *other = branch.system ? join(branch.system, roles ? roles : conversation) : NULL;
+        status = run_prompt(a, b, other ? other : conversation, longer ? longer : request);
+        free(longer);
+        free(other);
     }
     return status;
 }
