@@ -1,4 +1,4 @@
-# What `cmake --install` puts in place: the library with its CMake package and pkg-config file, the header, the program.
+# What `cmake --install` puts in place: the library with its CMake package and pkg-config file, the headers, the program.
 include(CMakePackageConfigHelpers)
 
 install(TARGETS candid EXPORT candidTargets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})

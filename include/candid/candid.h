@@ -128,6 +128,7 @@ typedef struct candid_model_info {
     int image_tokens;         /* visual tokens per view of an image (LLaVA-NeXT takes several), 0 without vision */
     uint64_t file_bytes;      /* size of the mapped files */
     const char *conversation; /* what is used where none is given: a template's name, or text with {prompt} */
+    int n_vision_blocks;      /* blocks of the image encoder up to the one whose output is used, 0 without vision */
 } candid_model_info;
 
 CANDID_API candid_status candid_model_get_info(const candid_model *model, candid_model_info *info, candid_error *error);

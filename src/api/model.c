@@ -146,6 +146,7 @@ candid_status candid_model_get_info(const candid_model *m, candid_model_info *in
         .image_tokens = model_image_tokens(m),
         .file_bytes = gguf_file_size(m->lm_file) + (m->mm_file ? gguf_file_size(m->mm_file) : 0),
         .conversation = model_conversation(m),
+        .n_vision_blocks = m->facts.n_vision_blocks,
     };
     return params_write(info, &full, sizeof full, "candid_model_info", error);
 }

@@ -132,6 +132,14 @@ static candid_status check_segments(const candid_pass *p, candid_error *error) {
                 return fail(error, CANDID_ERROR_ARGUMENT,
                             "candid_segment: segments of one sequence must follow each other, found %zu and %zu", j, i);
             }
+            if (j + 1 == i && a->sequence && a->sequence == b->sequence && a->role == b->role &&
+                a->first_index < sequence_prompt_rows(a->sequence, a->role) &&
+                a->first_index != b->first_index + b->n_rows) {
+                return fail(
+                    error, CANDID_ERROR_ARGUMENT,
+                    "candid_segment: segment %zu: rows of one prompt must follow each other, %d expected, found %d", i,
+                    b->first_index + b->n_rows, a->first_index);
+            }
         }
     }
     return CANDID_OK;

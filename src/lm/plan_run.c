@@ -79,8 +79,9 @@ static int plan_end(const struct plan_run *run, int begin) {
 #define FOR_EACH_STEP(run, layer, wanted, plan, step)                                                                  \
     for (int first_ = 0; first_ < (run)->n_rows; first_ = plan_end(run, first_))                                       \
         for (struct plan *plan = (run)->rows[first_].plan; plan; plan = NULL)                                          \
-            for (struct plan_step *step = plan->steps; step < plan->steps + plan->n_steps; step++)                     \
-                if (step->kind == (wanted) && step->layers[layer])
+            for (int step_ = 0; step_ < plan->n_steps; step_++)                                                        \
+                for (struct plan_step *step = &plan->steps[step_]; step; step = NULL)                                  \
+                    if (step->kind == (wanted) && step->layers[layer])
 
 /* The main sequence's prompt rows among the plan's rows that start at `first`; false: there are none. */
 static bool main_prompt_rows(const struct plan_run *run, int first, int *begin, int *end) {

@@ -37,8 +37,28 @@ err_has "none.png"
 run 0 "$CC" $flags "$SOURCE_DIR/examples/embed.c" -o "$work/embed" $(pkg-config --cflags --libs candid)
 run 0 "$work/embed" "$model" "$image" "Is there a car in the image?"
 
-# The header as strict C11 and as C++
-printf '#include <candid/candid.h>\nint main(void) { return candid_version()[0] == 0; }\n' >"$work/use.c"
+# A host that loads the library while it runs. Without a method it computes what it computes without candid.
+run 0 "$CC" -std=c11 -pedantic -Wall -Wextra -Werror $flags "$SOURCE_DIR/examples/dlopen_host.c" -o "$work/dlopen_host" \
+    $(pkg-config --cflags candid) -lm -ldl
+run 0 "$work/dlopen_host"
+cp "$work/out" "$work/without"
+run 0 "$work/dlopen_host" "$libdir/libcandid.so"
+part() { awk -v wanted="$1" '!/^ / { on = index($0, wanted) } on && /^  token/' "$2"; }
+part "without candid" "$work/without" >"$work/tokens"
+[ "$(wc -l <"$work/tokens")" = 6 ] || fail "expected six tokens without candid"
+part "without candid" "$work/out" | cmp - "$work/tokens" || fail "numbers without candid change when it is there"
+part "with {}" "$work/out" | cmp - "$work/tokens" || fail "a plugin without methods changes numbers"
+for method in var vhr; do
+    part "with {\"$method\"" "$work/out" >"$work/edited"
+    [ "$(wc -l <"$work/edited")" = 6 ] || fail "expected six tokens with $method"
+    ! cmp -s "$work/edited" "$work/tokens" || fail "$method changes nothing"
+    out_has "{\"$method\":{\"active\":true"
+done
+run 1 "$work/dlopen_host" "$work/none.so"
+err_has "none.so"
+
+# The headers as strict C11 and as C++
+printf '#include <candid/plugin.h>\nint main(void) { return candid_version()[0] == 0 || candid_abi_version() == 0; }\n' >"$work/use.c"
 cp "$work/use.c" "$work/use.cpp"
 run 0 "$CC" -std=c11 -pedantic -Wall -Wextra -Werror $flags "$work/use.c" -o "$work/use_c" $(pkg-config --cflags --libs candid)
 run 0 "$work/use_c"

@@ -2,6 +2,9 @@
 # The shared library exports what the headers declare and nothing else.
 . "$SOURCE_DIR/tests/cli/common.sh"
 nm -D --defined-only "$LIBCANDID" | awk '{print $3}' | sort >"$work/exported"
-cat "$SOURCE_DIR"/include/candid/*.h | grep '^CANDID_API' | grep -oE '\bcandid_[a-z_]+\(' | tr -d '(' | sort -u >"$work/declared"
-[ -s "$work/declared" ] || fail "no declarations found"
+for header in candid plugin; do
+    awk -f "$SOURCE_DIR/tests/abi/declared.awk" "$SOURCE_DIR/include/candid/$header.h" | sed -n 's/^FUNCTION //p' >"$work/$header"
+    [ -s "$work/$header" ] || fail "no declarations found in $header.h"
+done
+sort "$work/candid" "$work/plugin" >"$work/declared"
 diff "$work/declared" "$work/exported" >&2 || fail "exported symbols (>) differ from the headers' (<)"

@@ -55,6 +55,7 @@ class candid_model_info(ctypes.Structure):
         ("image_tokens", c_int),
         ("file_bytes", c_uint64),
         ("conversation", c_char_p),
+        ("n_vision_blocks", c_int),
     ]
 
 
