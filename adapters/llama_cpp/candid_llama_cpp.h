@@ -39,8 +39,8 @@ const char *candid_llama_tested(void);
 
 typedef struct candid_llama_options {
     size_t struct_size;
-    int32_t n_vision_blocks; /* of candid's image encoder, whose output is used (LLaVA-1.5: 23), where
-                              * candid_llama_encode() will be called; 0: images come from elsewhere */
+    int32_t n_vision_blocks; /* candid_model_info.n_vision_blocks, where candid_llama_encode() will be called; 0: images
+                              * come from elsewhere */
     candid_log_fn log;       /* may be NULL */
     void *log_user_data;
 } candid_llama_options;

@@ -3,10 +3,9 @@
  * the images and looks after the answer.
  *
  *     host_llama_cpp --model LM.gguf --mmproj MM.gguf [--config FILE] [--set METHOD.OPTION=X] [--question TEXT]
- *                    [--threads N] [--tokens N] [--vision-blocks N] [--flash-attn] [--report] [--capabilities] IMAGE...
+ *                    [--threads N] [--tokens N] [--flash-attn] [--report] [--capabilities] IMAGE...
  *
- * One line per image: its name, a tab, the answer. --vision-blocks: of the image encoder, up to the one whose output
- * the projector reads (default 23, LLaVA-1.5's).
+ * One line per image: its name, a tab, the answer.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,12 +15,13 @@
 
 struct app {
     const char *model_path, *mmproj_path, *question;
-    int n_threads, n_tokens, n_vision_blocks;
+    int n_threads, n_tokens;
     bool flash, report, capabilities;
     candid_config *config;
     candid_error error;
 
     candid_model *vision; /* candid's view of the same files: image encoder, conversation template */
+    candid_model_info info;
     candid_context *encoder;
     struct llama_model *model;
     struct llama_context *ctx;
@@ -55,7 +55,11 @@ static candid_status open_encoder(struct app *a) {
     params.mmproj_path = a->mmproj_path;
     params.n_threads = a->n_threads;
     const candid_status status = candid_model_open(a->model_path, &params, &a->vision, &a->error);
-    return status == CANDID_OK ? candid_context_create(a->vision, NULL, &a->encoder, &a->error) : status;
+    a->info.struct_size = sizeof a->info;
+    if (status != CANDID_OK || candid_model_get_info(a->vision, &a->info, &a->error) != CANDID_OK) {
+        return a->error.status;
+    }
+    return candid_context_create(a->vision, NULL, &a->encoder, &a->error);
 }
 
 static candid_status open_host(struct app *a) {
@@ -70,7 +74,7 @@ static candid_status open_host(struct app *a) {
     params.n_threads = params.n_threads_batch = a->n_threads;
     params.flash_attn_type = a->flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_AUTO;
     const candid_llama_options options = {
-        .struct_size = sizeof options, .n_vision_blocks = a->n_vision_blocks, .log = print_log};
+        .struct_size = sizeof options, .n_vision_blocks = a->info.n_vision_blocks, .log = print_log};
     if (a->capabilities) {
         char *text;
         const candid_status status =
@@ -194,15 +198,10 @@ static candid_status answer(struct app *a) {
 }
 
 static candid_status caption(struct app *a, const char *path) {
-    candid_model_info info = {.struct_size = sizeof info};
     candid_image *image = NULL;
-    candid_status status = candid_model_get_info(a->vision, &info, &a->error);
-    const char *conversation = status == CANDID_OK && strstr(info.conversation, "{prompt}")
-                                   ? info.conversation
-                                   : "USER: <image>\n{prompt} ASSISTANT:";
-    if (status == CANDID_OK) {
-        status = candid_image_load(path, &image, &a->error);
-    }
+    const char *conversation =
+        strstr(a->info.conversation, "{prompt}") ? a->info.conversation : "USER: <image>\n{prompt} ASSISTANT:";
+    candid_status status = candid_image_load(path, &image, &a->error);
     if (status == CANDID_OK) {
         status = candid_llama_ask(a->candid, a->question, 1, &a->error);
     }
@@ -265,8 +264,6 @@ static int parse(struct app *a, int argc, char **argv) {
             a->n_threads = atoi(argv[++i]);
         } else if (strcmp(key, "--tokens") == 0) {
             a->n_tokens = atoi(argv[++i]);
-        } else if (strcmp(key, "--vision-blocks") == 0) {
-            a->n_vision_blocks = atoi(argv[++i]);
         } else if (strcmp(key, "--config") == 0 || strcmp(key, "--set") == 0) {
             const bool file = key[2] == 'c';
             i++;
@@ -282,10 +279,7 @@ static int parse(struct app *a, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    struct app a = {.question = "Please help me describe the image in detail.",
-                    .n_threads = 2,
-                    .n_tokens = 128,
-                    .n_vision_blocks = 23};
+    struct app a = {.question = "Please help me describe the image in detail.", .n_threads = 2, .n_tokens = 128};
     const int first = parse(&a, argc, argv);
     if (first == 0) {
         fprintf(stderr, "usage: %s --model LM.gguf --mmproj MM.gguf [options] IMAGE...\n", argv[0]);
@@ -293,9 +287,11 @@ int main(int argc, char **argv) {
     }
     llama_log_set(quiet, NULL);
     llama_backend_init();
-    candid_status status = open_host(&a);
-    if (status == CANDID_OK && !a.capabilities) {
-        status = open_encoder(&a);
+    candid_status status = open_encoder(&a);
+    if (status == CANDID_OK) {
+        status = open_host(&a);
+    }
+    if (!a.capabilities) {
         for (int i = first; i < argc && status == CANDID_OK; i++) {
             status = caption(&a, argv[i]);
         }

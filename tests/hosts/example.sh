@@ -14,14 +14,14 @@ images=("$SOURCE_DIR"/models/demo/heldout/images/scene_00000{0,1}.png)
 
 for config in baseline var-demo vhr pai vcd icd; do
     options=(--config "$SOURCE_DIR/configs/$config.json")
-    "$host" "${model[@]}" --vision-blocks 4 "${options[@]}" "${images[@]}" >"$work/host.txt"
+    "$host" "${model[@]}" "${options[@]}" "${images[@]}" >"$work/host.txt"
     for image in "${images[@]}"; do
         printf '%s\t%s\n' "$image" "$("$CANDID" caption "${model[@]}" --max-new-tokens 128 "${options[@]}" "$image" 2>"$work/err")"
     done >"$work/candid.txt"
     cmp "$work/host.txt" "$work/candid.txt" || { diff "$work/host.txt" "$work/candid.txt" || true; echo "$config differs"; exit 1; }
 done
 
-"$host" "${model[@]}" --vision-blocks 4 --capabilities >"$work/capabilities.json"
+"$host" "${model[@]}" --capabilities >"$work/capabilities.json"
 grep -q '"vhr":{"needs":\[[^]]*\],"runs":true' "$work/capabilities.json"
-! "$host" "${model[@]}" --vision-blocks 4 --flash-attn --set pai=true "${images[0]}" 2>"$work/err"
+! "$host" "${model[@]}" --flash-attn --set pai=true "${images[0]}" 2>"$work/err"
 grep -q "flash attention" "$work/err"

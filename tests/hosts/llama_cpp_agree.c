@@ -21,7 +21,7 @@
 struct options {
     const char *lm, *mmproj, *recorded, *question;
     candid_config *config;
-    int n_ubatch, n_vision_blocks;
+    int n_ubatch;
     double tolerance;
     bool f16, flash, hole, report;
 };
@@ -93,11 +93,13 @@ static candid_status open_all(struct run *r) {
     p.n_ctx = 2048;
     p.n_batch = p.n_ubatch = (uint32_t)r->o.n_ubatch;
     p.n_seq_max = 2;
-    p.n_threads = p.n_threads_batch = 2;
+    p.n_threads = p.n_threads_batch = 1; /* threads that wait for each other are slow on a busy machine */
     p.type_k = p.type_v = r->o.f16 ? GGML_TYPE_F16 : GGML_TYPE_F32;
     p.kv_unified = true;
     p.flash_attn_type = r->o.flash ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
-    const candid_llama_options options = {.struct_size = sizeof options, .n_vision_blocks = r->o.n_vision_blocks};
+    candid_model_info info = {.struct_size = sizeof info};
+    CHECK(candid_model_get_info(r->model, &info, &r->error));
+    const candid_llama_options options = {.struct_size = sizeof options, .n_vision_blocks = info.n_vision_blocks};
     CHECK(candid_llama_attach(r->host_model, &p, r->o.config, &options, &r->candid, &r->error));
     r->host = llama_init_from_model(r->host_model, p);
     CHECK(candid_llama_start(r->candid, r->host, &r->error));
@@ -238,10 +240,8 @@ static candid_status one_image(struct run *r, const candid_image *image) {
 
 static bool parse(struct run *r, int argc, char **argv, int *first) {
     struct options *o = &r->o;
-    *o = (struct options){.question = "Please help me describe the image in detail.",
-                          .n_ubatch = 512,
-                          .n_vision_blocks = 4,
-                          .tolerance = INFINITY};
+    *o = (struct options){
+        .question = "Please help me describe the image in detail.", .n_ubatch = 512, .tolerance = INFINITY};
     int i = 4;
     for (; i < argc && argv[i][0] == '-'; i++) {
         const char *key = argv[i];
