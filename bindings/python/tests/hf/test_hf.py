@@ -19,7 +19,7 @@ from candid.errors import CandidError, UnsupportedError
 from candid.hf import _host, _views
 
 EDITS = {"vhr": {}, "pai": {"gamma": 1}}
-STEPS = 24
+STEPS = 12
 
 
 def tokens(model, inputs, **options):
@@ -70,6 +70,13 @@ class Attaching(unittest.TestCase):
         self.assertEqual(hook_count(self.model), 0)
         self.assertEqual(self.model.model.language_model.config._attn_implementation, "sdpa")
         self.assertNotIn("generate", self.model.__dict__)
+
+    def test_idle_attachments_leave_no_hook(self):
+        for config, expected in ({}, 0), ({"mma": {}}, 0), ({"hgai": {"layers": "5"}}, 3):    # 3: those around every pass
+            inside = During(lambda: hook_count(self.model))
+            with self.subTest(config), hf.attach(config):
+                tokens(self.model, self.inputs, stopping_criteria=StoppingCriteriaList([inside]))
+                self.assertEqual(inside.result, expected)
 
     def test_layers_nobody_wants_go_the_old_way(self):
         with torch.no_grad():
