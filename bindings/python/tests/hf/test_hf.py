@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import os
+import shutil
+import subprocess
 import tempfile
 import threading
 import types
@@ -16,10 +19,10 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 import candid.hf
 from candid.errors import CandidError, UnsupportedError
-from candid.hf import _host, _views
+from candid.hf import _host, _plugin, _views
 
 EDITS = {"vhr": {}, "pai": {"gamma": 1}}
-STEPS = 24
+STEPS = 12
 
 
 def tokens(model, inputs, **options):
@@ -70,6 +73,13 @@ class Attaching(unittest.TestCase):
         self.assertEqual(hook_count(self.model), 0)
         self.assertEqual(self.model.model.language_model.config._attn_implementation, "sdpa")
         self.assertNotIn("generate", self.model.__dict__)
+
+    def test_idle_attachments_leave_no_hook(self):
+        for config, expected in ({}, 0), ({"mma": {}}, 0), ({"hgai": {"layers": "5"}}, 3):    # 3: those around every pass
+            inside = During(lambda: hook_count(self.model))
+            with self.subTest(config), hf.attach(config):
+                tokens(self.model, self.inputs, stopping_criteria=StoppingCriteriaList([inside]))
+                self.assertEqual(inside.result, expected)
 
     def test_layers_nobody_wants_go_the_old_way(self):
         with torch.no_grad():
@@ -418,6 +428,38 @@ class WaysOfGenerating(unittest.TestCase):
         finally:
             for a in attached:
                 a.detach()
+
+
+class Declarations(unittest.TestCase):
+    """_plugin.py against include/candid/plugin.h, by a C compiler."""
+
+    STRUCTS = {"candid_host": _plugin.Host, "candid_needs": _plugin.Needs, "candid_branch": _plugin.Branch,
+               "candid_view": _plugin.View, "candid_span": _plugin.Span, "candid_tap": _plugin.Tap, "candid_run": _plugin.Run,
+               "candid_reach": _plugin.Reach, "candid_segment": _plugin.Segment, "candid_order": _plugin.Order,
+               "candid_search_params": _plugin.SearchParams}
+
+    def test_structs(self):
+        compiler = shutil.which(os.environ.get("CC", "cc"))
+        if not compiler:
+            self.skipTest("no C compiler")
+        lines, expected = [], []
+        for name, struct in self.STRUCTS.items():
+            lines.append(f'printf("{name} %zu\\n", sizeof({name}));')
+            expected.append(f"{name} {ctypes.sizeof(struct)}")
+            for field, _ in struct._fields_:
+                lines.append(f'printf("{name}.{field} %zu %zu\\n", offsetof({name}, {field}), sizeof((({name} *)0)->{field}));')
+                expected.append(f"{name}.{field} {getattr(struct, field).offset} {getattr(struct, field).size}")
+        with tempfile.TemporaryDirectory() as work:
+            source, program = os.path.join(work, "sizes.c"), os.path.join(work, "sizes")
+            with open(source, "w", encoding="utf-8") as f:
+                f.write("#include <candid/plugin.h>\n#include <stddef.h>\n#include <stdio.h>\nint main(void) {\n" +
+                        "\n".join(lines) + "\n}\n")
+            subprocess.run([compiler, "-std=c11", "-I" + hf.path("include"), source, "-o", program], check=True)
+            found = subprocess.run([program], check=True, capture_output=True, text=True).stdout.splitlines()
+        self.assertEqual(found, expected)
+
+    def test_the_library_has_every_function(self):
+        self.assertGreaterEqual(_plugin.lib().candid_abi_version(), _plugin.ABI_VERSION)
 
 
 class Views(unittest.TestCase):

@@ -1,6 +1,6 @@
 """What a model says in transformers with candid's methods is what candid's own exact path says, token by token.
 
-CANDID_HF_SCENES=50 takes so many of the held-out scenes; 2 otherwise.
+CANDID_HF_SCENES=50 takes so many of the held-out scenes; 1 otherwise.
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import hf_support as hf
 
 import candid.hf
 
-SCENES = int(os.environ.get("CANDID_HF_SCENES", "2"))
+SCENES = int(os.environ.get("CANDID_HF_SCENES", "1"))
 PROGRAM = os.environ.get("CANDID", hf.path("build", "release", "candid"))
 LEADING = "Isn't there a dog in the image?"
 # configurations by name in configs/; a question of its own for those that need one
