@@ -123,7 +123,7 @@ static candid_status begin(candid_pass *p, const candid_segment *segments, size_
     for (size_t i = 0; i < n; i++) {
         const struct pass_segment *s = &p->segments[i];
         if (s->sequence) {
-            TRY(pass_check_prompt(s, error));
+            TRY(pass_check_prompt(p, i, error));
             search_forget(s->sequence);
         }
         if (s->sequence && s->sequence->plan) {

@@ -64,8 +64,8 @@ struct candid_pass {
 /* Fills p->segments and their key columns. */
 candid_status pass_read_segments(candid_pass *pass, const candid_segment *given, size_t n, candid_error *error);
 
-/* Whether rows of a prompt come as its sequence's plan needs them. */
-candid_status pass_check_prompt(const struct pass_segment *segment, candid_error *error);
+/* Whether rows of a prompt in segment `i` come as their sequence's plan needs them. */
+candid_status pass_check_prompt(const candid_pass *pass, size_t i, candid_error *error);
 
 /* Room for `count` floats; what was there is lost. */
 candid_status pass_room(float **buffer, size_t *capacity, size_t count, candid_error *error);

@@ -45,28 +45,48 @@ static candid_status read_segment(const candid_pass *p, candid_segment s, struct
     return CANDID_OK;
 }
 
-candid_status pass_check_prompt(const struct pass_segment *s, candid_error *error) {
+/* The prompt's rows that this segment and its neighbours of the same prompt hold. */
+static void prompt_rows_around(const candid_pass *p, size_t i, int *begin, int *end) {
+    const struct pass_segment *s = p->segments, *a = &s[i];
+    size_t first = i, last = i;
+    const int n_prompt = sequence_prompt_rows(a->sequence, a->role);
+    while (first > 0 && s[first - 1].sequence == a->sequence && s[first - 1].role == a->role &&
+           s[first].first_index < n_prompt) {
+        first--;
+    }
+    while (last + 1 < p->n_segments && s[last + 1].sequence == a->sequence && s[last + 1].role == a->role &&
+           s[last + 1].first_index < n_prompt) {
+        last++;
+    }
+    *begin = s[first].first_index;
+    *end = s[last].first_index + s[last].n_rows;
+}
+
+candid_status pass_check_prompt(const candid_pass *p, size_t i, candid_error *error) {
+    const struct pass_segment *s = &p->segments[i];
     const struct plan *plan = s->sequence->plan;
-    const int n_prompt = sequence_prompt_rows(s->sequence, s->role), end = s->first_index + s->n_rows;
+    const int n_prompt = sequence_prompt_rows(s->sequence, s->role);
+    int begin, end;
+    prompt_rows_around(p, i, &begin, &end);
     if (s->role != ROLE_MAIN) {
         if (!plan || !plan->companions[s->role]) {
             return fail(error, CANDID_ERROR_ARGUMENT, "candid_segment.role: the sequence has no companion %d",
                         (int)s->role);
         }
-        if (s->first_index != 0 || end != n_prompt) {
+        if (begin != 0 || end != n_prompt) {
             return fail(error, CANDID_ERROR_ARGUMENT,
-                        "candid_segment: expected all %d rows of a companion, found rows %d to %d", n_prompt,
-                        s->first_index, end - 1);
+                        "candid_segment: expected all %d rows of a companion, found rows %d to %d", n_prompt, begin,
+                        end - 1);
         }
         return CANDID_OK;
     }
     if (!plan || s->first_index >= n_prompt) {
         return CANDID_OK;
     }
-    if (plan->whole_prompt && (s->first_index != 0 || end < n_prompt)) {
+    if (plan->whole_prompt && (begin != 0 || end < n_prompt)) {
         return fail(error, CANDID_ERROR_ARGUMENT,
                     "candid_segment: a method needs all %d rows of the prompt in one pass, found rows %d to %d",
-                    n_prompt, s->first_index, end - 1);
+                    n_prompt, begin, end - 1);
     }
     for (int role = ROLE_MAIN + 1; role < ROLE_COUNT; role++) {
         if (plan->companions[role] && !s->sequence->companion_ran[role]) {
