@@ -2,9 +2,10 @@
  * What candid's methods cost inside llama.cpp: contexts of one model with nothing, with the adapter attached and idle,
  * and with methods, stepping in turn in one process.
  *
- *   hosts_llama_cpp LM.gguf N_PROMPT STEPS THREADS CONFIG...
+ *   hosts_llama_cpp LM.gguf N_IMAGE STEPS THREADS idle|flash|CONFIG...
  *
- * The prompt is random text, an image of random vectors in a square grid, and text. Prints a JSON object: by way of
+ * idle: attached without methods; flash: the bare host with flash attention, which the others have not. The prompt is
+ * random text, an image of N_IMAGE random vectors, and text. Prints a JSON object: by way of
  * running the median milliseconds of a step and its ratio to the bare host's, medians over the steps of ratios to the
  * bare step just before; and of the prompt.
  */
@@ -27,9 +28,12 @@ struct way {
     double prompt_ms, *ms, *ratio;
 };
 
+/* The processor's time with one thread, so that a busy machine disturbs less; else the clock on the wall. */
+static clockid_t which_clock = CLOCK_MONOTONIC;
+
 static double now_ms(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(which_clock, &t);
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
@@ -157,6 +161,7 @@ int main(int argc, char **argv) {
     }
     const int n_image = atoi(argv[2]), steps = atoi(argv[3]), threads = atoi(argv[4]),
               side = (int)lround(sqrt(n_image));
+    which_clock = threads == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC;
     llama_log_set(quiet, NULL);
     llama_backend_init();
     struct llama_model *model = llama_model_load_from_file(argv[1], llama_model_default_params());

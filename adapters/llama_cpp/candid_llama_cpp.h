@@ -115,7 +115,8 @@ candid_status candid_llama_step(candid_llama *candid, llama_token token, candid_
 /* Takes tokens back until n_generated are left (llama_memory_seq_rm). */
 candid_status candid_llama_rollback(candid_llama *candid, int32_t n_generated, candid_error *error);
 
-/* What the methods did so far: JSON. Owned by the caller: candid_string_free. */
+/* What the methods did so far in the main sequence: JSON; candid_task_report() of the task tells of contrasts. Owned by
+ * the caller: candid_string_free. */
 candid_status candid_llama_report(const candid_llama *candid, char **out, candid_error *error);
 
 /* ---- for hosts with a loop of their own --------------------------------------------------------- */
