@@ -55,6 +55,7 @@ class ModelInfo:
     image_tokens: int  #: visual tokens per view of an image
     file_bytes: int  #: size of the mapped files
     conversation: str  #: the template that is used where none is given
+    n_vision_blocks: int  #: blocks of the image encoder up to the one whose output is used
 
 
 class Model:
