@@ -124,6 +124,18 @@ static void a_host_is_told_what_it_can_run(void **state) {
     cJSON_Delete(full);
 }
 
+/* Bits that this version does not know give a host nothing. */
+static void unknown_abilities_mean_nothing(void **state) {
+    (void)state;
+    candid_host host = lab_host();
+    candid_error error = {CANDID_OK, ""};
+    host.n_vision_blocks = 3;
+    host.abilities = UINT32_MAX;
+    assert_int_equal(try_method(&host, "agla", &error), CANDID_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "candid's own runtime"));
+    assert_int_equal(try_method(&host, "vcd", &error), CANDID_OK);
+}
+
 /* ---- tasks ------------------------------------------------------------------------------------- */
 
 static void tasks_are_checked(void **state) {
@@ -447,8 +459,11 @@ static void searches_are_checked(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_host_is_told_what_it_can_run), cmocka_unit_test(tasks_are_checked),
-        cmocka_unit_test(contrasts_are_checked),          cmocka_unit_test(sequences_are_checked),
+        cmocka_unit_test(unknown_abilities_mean_nothing),
+        cmocka_unit_test(a_host_is_told_what_it_can_run),
+        cmocka_unit_test(tasks_are_checked),
+        cmocka_unit_test(contrasts_are_checked),
+        cmocka_unit_test(sequences_are_checked),
         cmocka_unit_test(searches_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
