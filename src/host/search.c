@@ -269,12 +269,15 @@ candid_status candid_search_again(candid_search *s, const candid_view *logits, c
 }
 
 candid_status candid_search_measured_beams(candid_search *s, const int32_t *beams, size_t n, candid_error *error) {
+    bool waits[MAX_HYPOTHESES];
     TRY(check_turn(s, PHASE_LOGITS, "candid_search_measured_beams", beams, error));
+    memcpy(waits, s->unmeasured, sizeof waits);
     for (size_t i = 0; i < n; i++) {
-        if (beams[i] < 0 || beams[i] >= s->n_beams || !s->unmeasured[beams[i]]) {
+        if (beams[i] < 0 || beams[i] >= s->n_beams || !waits[beams[i]]) {
             return fail(error, CANDID_ERROR_ARGUMENT,
                         "candid_search_measured_beams: beam %d does not wait to be measured", beams[i]);
         }
+        waits[beams[i]] = false; /* not twice */
     }
     TRY(take_rows(s, n, error));
     for (size_t i = 0; i < n; i++) {

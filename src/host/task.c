@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cpu/attention_edit.h"
 #include "core/status.h"
 #include "decode/contrast.h"
 #include "host/array.h"
@@ -183,7 +184,6 @@ candid_status candid_task_noise(const candid_task *task, int32_t branch, int32_t
 /* probs: [n] softmax of q k_i / sqrt(n_embd). row: room for n_embd. */
 static void wide_attention(const float *q, const candid_view *k, int n, int n_embd, float *probs, float *row) {
     const float scale = 1.0f / sqrtf((float)n_embd);
-    float highest = -INFINITY, sum = 0.0f;
     for (int i = 0; i < n; i++) {
         view_get(k, i * k->strides[0], k->strides[1], n_embd, row);
         float dot = 0.0f;
@@ -191,15 +191,8 @@ static void wide_attention(const float *q, const candid_view *k, int n, int n_em
             dot += q[d] * row[d];
         }
         probs[i] = dot * scale;
-        highest = probs[i] > highest ? probs[i] : highest;
     }
-    for (int i = 0; i < n; i++) {
-        probs[i] = expf(probs[i] - highest);
-        sum += probs[i];
-    }
-    for (int i = 0; i < n; i++) {
-        probs[i] /= sum;
-    }
+    attention_softmax(probs, n);
 }
 
 candid_status candid_task_choose(const candid_task *task, int32_t branch, const candid_view *q, const candid_view *k,
