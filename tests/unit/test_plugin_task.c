@@ -426,6 +426,8 @@ static void searches_are_checked(void **state) {
     WRONG(candid_search_logits(search, &two, &order, error), "expected (1, 13)");
     WRONG(candid_search_logits(search, NULL, &order, error), "NULL");
     WRONG(candid_search_logits(search, &one, NULL, error), "NULL");
+    candid_order unsized = {0};
+    WRONG(candid_search_logits(search, &one, &unsized, error), "struct_size"); /* and no step is lost */
     OK(candid_search_logits(search, &one, &order, error));
     assert_int_equal(order.verb, CANDID_VERB_MEASURE);
     WRONG(candid_search_logits(search, &one, &order, error), "turn of candid_search_measured");
