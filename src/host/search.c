@@ -158,7 +158,7 @@ static candid_status begin_step(const candid_search *s, enum phase expected, con
                                 candid_error *error) {
     size_t size;
     TRY(check_turn(s, expected, call, out, error));
-    return params_check(out, &size, "candid_order", error);
+    return params_size(out, &size, "candid_order", error);
 }
 
 static candid_status take_logits(candid_search *s, const candid_view *given, candid_error *error) {
