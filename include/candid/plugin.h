@@ -97,7 +97,7 @@ typedef struct candid_host {
     int32_t n_vision_blocks; /* image-encoder blocks up to the one whose output is used; 0: no vision */
     float score_scale;       /* what shown scores are still multiplied with before softmax; 0 (default): nothing */
     int32_t n_threads;       /* for candid's own work; default 1 */
-    candid_log_fn log;       /* may be NULL; must stay callable as long as the plugin lives */
+    candid_log_fn log;       /* may be NULL; callable from every thread that uses the plugin, as long as it lives */
     void *log_user_data;
 } candid_host;
 
@@ -249,14 +249,14 @@ typedef struct candid_tap {
 typedef struct candid_sequence candid_sequence;
 
 /* branch: -1 the main sequence. spans: the prompt as it is fed, images numbered in their order; taps: of every image
- * and block in candid_needs, for the main sequence and branches with edits of their own (others may leave them out). */
+ * and block in candid_needs. Branches look at them only where decode.branch_edits is on. */
 CANDID_API candid_status candid_sequence_create(candid_task *task, int32_t branch, const candid_span *spans,
                                                 size_t n_spans, const candid_tap *taps, size_t n_taps,
                                                 candid_sequence **out, candid_error *error);
 CANDID_API void candid_sequence_free(candid_sequence *sequence);
 
-/* Which prompt a row belongs to. Companions run first, whole, each in a pass of its own (or side by side); their rows
- * and caches are of no further use. */
+/* Which prompt a row belongs to. Companions run first, whole, each in a pass of its own or both in one, which has ended
+ * before the main prompt's begins; their rows and caches are of no further use. */
 typedef enum candid_role {
     CANDID_ROLE_MAIN = 0,
     CANDID_ROLE_TEXT_ONLY = 1, /* the prompt without the images' tokens */
@@ -268,7 +268,8 @@ typedef enum candid_role {
 typedef struct candid_run {
     size_t struct_size;    /* set by the caller: sizeof(candid_run) */
     bool acts;             /* something is measured or edited; else it need not be shown at all */
-    bool whole_prompt;     /* the prompt's rows must go through in one pass */
+    bool whole_prompt;     /* the prompt's rows must go through in one pass; else in several, one after the other: rows
+                            * are left out (a prefix out of a cache) only where wants() asks for nothing of them */
     uint32_t companions;   /* set of 1 << candid_role that must have run before */
     bool early_embeddings; /* candid_pass_logits wants logits of the embeddings, … */
     bool early_normed;     /* … of early states after the final norm, … */
@@ -333,7 +334,9 @@ typedef struct candid_pass candid_pass; /* work memory for passes, one after the
 CANDID_API candid_status candid_pass_create(const candid_plugin *plugin, candid_pass **out, candid_error *error);
 CANDID_API void candid_pass_free(candid_pass *pass);
 
-/* Rows of one sequence that stand together: beams, branches and questions are segments of a pass. */
+/* Rows of one sequence that stand together: beams, branches and questions are segments of a pass. Those of one sequence
+ * follow each other in the array; a prompt stands there once, its rows in their order, also where it is that of several
+ * beams: what the host computes for one is that of all. */
 typedef struct candid_segment {
     size_t struct_size;
     candid_sequence *sequence; /* beams of one prompt share it */
@@ -350,8 +353,8 @@ CANDID_API candid_status candid_pass_begin(candid_pass *pass, const candid_segme
                                            candid_error *error);
 
 /* Shows a tensor. Rows of a segment lie at rows first_row … of batch element `batch`. Behind the attention of the last
- * layer only rows matter whose logits count: the prompt's last one and generated ones. A host may show those alone, in
- * the order of the segments within the batch element. */
+ * layer only rows matter whose logits count: the prompt's last one and generated ones. A host may show those alone, all
+ * that the batch element has, in the order of the segments: sequences that do not act, too, are segments then. */
 CANDID_API candid_status candid_pass_at(candid_pass *pass, candid_site site, int32_t layer, const candid_view *view,
                                         candid_error *error);
 

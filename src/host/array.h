@@ -9,11 +9,7 @@
 static inline candid_status array_read(void *out, size_t out_size, const void *array, size_t i, const char *what,
                                        candid_error *error) {
     size_t stride, size;
-    memcpy(&stride, array, sizeof stride);
-    if (stride < sizeof(size_t) || stride > 65536) {
-        return fail(error, CANDID_ERROR_ARGUMENT, "%s: struct_size is %zu: set it to the size of the struct", what,
-                    stride);
-    }
+    TRY(params_size(array, &stride, what, error));
     const char *element = (const char *)array + i * stride;
     memcpy(&size, element, sizeof size);
     if (size != stride) {

@@ -45,9 +45,9 @@ struct demand {
     char idle[PLAN_NOTE]; /* why it would do nothing, or "" */
 };
 
-/* The sample prompt compiled: every active method's steps and branches. */
+/* The sample prompt compiled: every active method's steps and branches, and what these edit. */
 struct sample {
-    struct plan *plan;
+    struct plan *plan, *branch_plans[MAX_BRANCHES];
     struct branch_list branches;
 };
 
@@ -58,24 +58,34 @@ static candid_status sample_layout(const struct method_needs *needs, struct layo
     return layout_append(out, SPAN_QUESTION, SAMPLE_TEXT, -1, 0, 0, error);
 }
 
-static candid_status sample_make(const candid_plugin *p, struct sample *out, candid_error *error) {
+static candid_status sample_compile(const candid_plugin *p, const struct layout *layout, struct sample *out,
+                                    candid_error *error) {
     const struct logger silent = {0};
     float of_cls[SAMPLE_GRID * SAMPLE_GRID];
     struct vision_tap taps[CANDID_MAX_TAPS];
-    struct layout layout = {0};
     for (int i = 0; i < SAMPLE_GRID * SAMPLE_GRID; i++) {
         of_cls[i] = 1.0f;
     }
     for (int i = 0; i < p->needs.n_vision_blocks; i++) {
         taps[i] = (struct vision_tap){p->needs.vision_blocks[i], SAMPLE_GRID * SAMPLE_GRID, of_cls};
     }
+    for (int i = 0; i < out->branches.n; i++) {
+        TRY(interventions_compile_branch(p->config, &p->facts, layout, &out->branches.branches[i], false, NULL, 0, 0,
+                                         &silent, &out->branch_plans[i], error));
+    }
+    return interventions_compile(p->config, &p->facts, layout, taps, 1, p->needs.n_vision_blocks, &silent, &out->plan,
+                                 error);
+}
+
+static candid_status sample_make(const candid_plugin *p, struct sample *out, candid_error *error) {
+    const struct logger silent = {0};
+    struct layout layout = {0};
     *out = (struct sample){0};
     TRY(interventions_branches(p->config, SAMPLE_REQUEST, 1, &silent, &out->branches, error));
     TRY(decoding_check_branches(&p->decoding, p->config, &out->branches, error));
     candid_status status = sample_layout(&p->needs, &layout, error);
     if (status == CANDID_OK) {
-        status = interventions_compile(p->config, &p->facts, &layout, taps, 1, p->needs.n_vision_blocks, &silent,
-                                       &out->plan, error);
+        status = sample_compile(p, &layout, out, error);
     }
     layout_free(&layout);
     return status;
@@ -83,6 +93,9 @@ static candid_status sample_make(const candid_plugin *p, struct sample *out, can
 
 static void sample_free(struct sample *s) {
     plan_free(s->plan);
+    for (int i = 0; i < MAX_BRANCHES; i++) {
+        plan_free(s->branch_plans[i]);
+    }
     branch_list_free(&s->branches);
 }
 
@@ -151,6 +164,9 @@ static candid_status demand_of(const candid_plugin *p, const struct sample *samp
     for (int i = 0; i < sample->branches.n; i++) {
         const struct branch *b = &sample->branches.branches[i];
         out->needs |= b->owner == method ? sight_needs(b->sight) : 0;
+        if (sample->branch_plans[i]) {
+            TRY(demand_of_steps(sample->branch_plans[i], method, out, error));
+        }
     }
     return sample->plan ? demand_of_steps(sample->plan, method, out, error) : CANDID_OK;
 }
@@ -170,7 +186,7 @@ static void describe_missing(const candid_plugin *p, uint32_t missing, char *out
 }
 
 static uint32_t missing_of(const candid_plugin *p, const struct demand *d) {
-    return d->needs & ~p->abilities;
+    return d->needs & ~(p->abilities & ~OWN_RUNTIME); /* whatever bits the host sets */
 }
 
 /* ---- one configuration ----------------------------------------------------------------------------- */

@@ -78,15 +78,10 @@ static candid_status copy_taps(const struct request *r, candid_encoding *e, cand
     return CANDID_OK;
 }
 
-static bool cancelled(void *user_data) {
-    const candid_generate_params *p = user_data;
-    return p->should_cancel && p->should_cancel(p->should_cancel_user_data);
-}
-
 /* r: n_images, list and needs are set. */
 static candid_status encode(candid_context *c, const candid_image *const *images, const candid_generate_params *params,
                             struct request *r, candid_encoding *e, candid_error *error) {
-    const struct observer observer = {.cancelled = cancelled, .user_data = (void *)(uintptr_t)params};
+    const struct observer observer = {.cancelled = params->should_cancel, .user_data = params->should_cancel_user_data};
     TRY(request_see(c, images, params->preprocess, r, error));
     TRY(sights_encode(c, images, r, &observer, error));
     e->n_images = (int)r->n_images;

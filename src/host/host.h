@@ -66,6 +66,7 @@ struct candid_sequence {
     int n_prompt, n_image_tokens;
     struct plan *plan; /* NULL: nothing is measured or edited */
     bool companion_ran[ROLE_COUNT];
+    int n_shown;             /* rows of the prompt that have gone through */
     struct vision_tap *taps; /* (n_images, n_taps) */
     float *of_cls;           /* what they point into */
     struct measured_rows measured;

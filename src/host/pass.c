@@ -72,8 +72,7 @@ static candid_status rows_room(candid_pass *p, size_t n, candid_error *error) {
     if (n <= p->row_capacity) {
         return CANDID_OK;
     }
-    const size_t none = 0;
-    size_t c[5] = {none};
+    size_t c[5] = {0};
     TRY(plan_room(&p->all.plans, &c[0], n, sizeof *p->all.plans, error));
     TRY(plan_room(&p->all.at, &c[1], n, sizeof *p->all.at, error));
     TRY(plan_room(&p->last.plans, &c[2], n, sizeof *p->last.plans, error));
@@ -85,12 +84,11 @@ static candid_status rows_room(candid_pass *p, size_t n, candid_error *error) {
 
 /* Lists the segment's rows, and what it wants to be shown. */
 static void add_rows(candid_pass *p, int segment) {
-    struct pass_segment *s = &p->segments[segment];
-    const int n_prompt = sequence_prompt_rows(s->sequence, s->role);
+    const struct pass_segment *s = &p->segments[segment];
     unsigned all_sets = 0;
     for (int i = 0; i < s->n_rows; i++) {
         const int index = s->first_index + i, at = p->all.n++;
-        const bool last = index >= n_prompt - 1;
+        const bool last = i >= s->n_rows - s->n_last;
         p->all.at[at] = (struct pass_row){segment, s->first_row + i};
         p->all.plans[at] =
             (struct plan_row){.plan = s->sequence->plan,
@@ -101,12 +99,11 @@ static void add_rows(candid_pass *p, int segment) {
         p->views[at] = sequence_row(s->sequence, s->role, index);
         all_sets |= p->all.plans[at].sets;
         if (last) {
-            s->last = true;
             p->last.at[p->last.n] = p->all.at[at];
             p->last.plans[p->last.n++] = p->all.plans[at];
         }
     }
-    sequence_sites(s->sequence, s->role, all_sets, s->last, p->wants);
+    sequence_sites(s->sequence, s->role, all_sets, s->n_last > 0, p->wants);
 }
 
 static candid_status begin(candid_pass *p, const candid_segment *segments, size_t n, candid_error *error) {
@@ -181,19 +178,10 @@ struct staged_rows {
     bool compact; /* the view has no others than those whose logits count */
 };
 
-/* Rows whose logits count, of one element of the batch. */
-static int64_t last_rows_of(const candid_pass *p, int batch) {
-    int64_t n = 0;
-    for (int i = 0; i < p->last.n; i++) {
-        n += p->segments[p->last.at[i].segment].batch == batch;
-    }
-    return n;
-}
-
-/* Whether a view lacks rows but has, one after the other, those whose logits count. */
-static candid_status find_rows(const candid_pass *p, const candid_view *v, const char *what, bool *compact,
+/* Whether a view lacks rows but has, one after the other, those whose logits count. behind: at this site it may. */
+static candid_status find_rows(const candid_pass *p, const candid_view *v, bool behind, const char *what, bool *compact,
                                candid_error *error) {
-    bool all = true, last = p->last.n > 0;
+    bool all = true, last = behind && p->last.n > 0;
     for (size_t i = 0; i < p->n_segments; i++) {
         const struct pass_segment *s = &p->segments[i];
         if (s->batch >= v->shape[0]) {
@@ -201,15 +189,11 @@ static candid_status find_rows(const candid_pass *p, const candid_view *v, const
                         s->batch, (long long)v->shape[0]);
         }
         all = all && s->first_row + s->n_rows <= v->shape[1];
-    }
-    for (int64_t b = 0; b < v->shape[0] && !all; b++) {
-        const int64_t n = last_rows_of(p, (int)b);
-        last = last && (n == 0 || n == v->shape[1]);
+        last = last && (s->n_last_all == 0 || s->n_last_all == v->shape[1]);
     }
     if (!all && !last) {
-        return fail(error, CANDID_ERROR_ARGUMENT,
-                    "%s: expected the rows of all segments, or those whose logits count; found %lld rows", what,
-                    (long long)v->shape[1]);
+        return fail(error, CANDID_ERROR_ARGUMENT, "%s: expected the rows of all segments%s; found %lld rows", what,
+                    behind ? ", or those whose logits count" : "", (long long)v->shape[1]);
     }
     *compact = !all;
     return CANDID_OK;
@@ -217,27 +201,27 @@ static candid_status find_rows(const candid_pass *p, const candid_view *v, const
 
 /* Offset of row i. */
 static int64_t row_offset(const candid_pass *p, const struct staged_rows *s, int i) {
-    const int batch = p->segments[s->rows->at[i].segment].batch;
+    const struct pass_segment *segment = &p->segments[s->rows->at[i].segment];
     int64_t row = s->rows->at[i].row;
     if (s->compact) {
-        row = 0;
-        for (int j = 0; j < i; j++) {
-            row += p->segments[s->rows->at[j].segment].batch == batch;
-        }
+        row += segment->last_at - (segment->first_row + segment->n_rows - segment->n_last);
     }
-    return batch * s->view.strides[0] + row * s->view.strides[1];
+    return segment->batch * s->view.strides[0] + row * s->view.strides[1];
 }
 
-/* Takes the rows. last: only those whose logits count. */
-static candid_status take_rows(candid_pass *p, const candid_view *given, int width, bool last, const char *what,
-                               struct staged_rows *s, candid_error *error) {
+/* Takes the rows that candid works on at the site. */
+static candid_status take_rows(candid_pass *p, enum candid_site site, int layer, const candid_view *given, int width,
+                               const char *what, struct staged_rows *s, candid_error *error) {
+    /* behind the last layer's attention other rows come to nothing, as in candid's own runtime */
+    const bool behind = layer >= p->plugin->facts.n_layer - 1 && site >= CANDID_SITE_HEAD_OUTPUT;
+    const bool last = behind && site > CANDID_SITE_HEAD_OUTPUT;
     *s = (struct staged_rows){.n = width};
     TRY(view_read(given, 3, what, &s->view, error));
     if (s->view.shape[2] != width) {
         return fail(error, CANDID_ERROR_ARGUMENT, "%s: expected rows of %d, found %lld", what, width,
                     (long long)s->view.shape[2]);
     }
-    TRY(find_rows(p, &s->view, what, &s->compact, error));
+    TRY(find_rows(p, &s->view, behind, what, &s->compact, error));
     s->rows = last || s->compact ? &p->last : &p->all;
     const int n = s->rows->n;
     s->direct = n > 0 && view_direct(&s->view, 0, s->view.strides[2]);
@@ -281,9 +265,7 @@ static candid_status show_rows(candid_pass *p, enum candid_site site, int layer,
     const struct model_facts *f = &p->plugin->facts;
     const int width = site == CANDID_SITE_HEAD_OUTPUT ? f->n_head * f->head_dim : f->n_embd;
     struct staged_rows s;
-    /* behind the last layer's attention other rows come to nothing, as in candid's own runtime */
-    const bool last = site == CANDID_SITE_FINAL_NORM || (site > CANDID_SITE_HEAD_OUTPUT && layer == f->n_layer - 1);
-    TRY(take_rows(p, given, width, last, what, &s, error));
+    TRY(take_rows(p, site, layer, given, width, what, &s, error));
     switch (site) {
     case CANDID_SITE_BLOCK_INPUT: return plan_at_input(&p->run, layer, s.x, width, error);
     case CANDID_SITE_HEAD_OUTPUT: TRY(plan_at_heads(&p->run, layer, s.x, f->n_head, f->head_dim, error)); break;
@@ -409,7 +391,7 @@ static candid_status show_logits(candid_pass *p, const candid_view *given, const
     if (!p->wants[at]) {
         return CANDID_OK;
     }
-    TRY(take_rows(p, given, n_vocab, true, "logits", &s, error));
+    TRY(take_rows(p, CANDID_SITE_LOGITS, n_layer, given, n_vocab, "logits", &s, error));
     TRY(take_early(p, early, &s, error));
     plan_contrast(&p->run, s.x, p->early, n_vocab);
     give_rows(p, &s);
@@ -443,6 +425,11 @@ candid_status candid_pass_end(candid_pass *p, candid_error *error) {
         const struct pass_segment *s = &p->segments[i];
         if (s->sequence) {
             s->sequence->companion_ran[s->role] = true;
+        }
+        if (s->sequence && s->role == ROLE_MAIN) {
+            const int end = s->first_index + s->n_rows, n_prompt = s->sequence->n_prompt;
+            const int n = end < n_prompt ? end : n_prompt;
+            s->sequence->n_shown = n > s->sequence->n_shown ? n : s->sequence->n_shown;
         }
     }
     return CANDID_OK;

@@ -11,7 +11,9 @@ struct pass_segment {
     enum plan_role role;
     int batch, first_row, n_rows, first_index, n_keys, key_offset;
     int *key_columns; /* [n_keys] of pass->columns, or NULL */
-    bool last;        /* its last row is one whose logits count */
+    /* Its last n_last rows are those whose logits count. In a view with no others they begin at row last_at;
+     * n_last_all: rows of the batch element in such a view. */
+    int n_last, last_at, n_last_all;
 };
 
 /* Where a row is found in views. */

@@ -62,6 +62,16 @@ static void prompt_rows_around(const candid_pass *p, size_t i, int *begin, int *
     *end = s[last].first_index + s[last].n_rows;
 }
 
+/* Whether rows come that stand behind some of the prompt which a method would have measured and never saw. */
+static bool leaves_out_rows(const candid_pass *p, size_t i, int begin) {
+    const struct pass_segment *s = &p->segments[i];
+    const struct plan *plan = s->sequence->plan;
+    const bool first = i == 0 || s[-1].sequence != s->sequence || s[-1].role != s->role; /* others follow on it */
+    const bool measures =
+        plan_has(plan, PLAN_PROBE_PEAKS) || plan_has(plan, PLAN_PROBE_COLUMNS) || plan_has(plan, PLAN_PROBE_HEADS);
+    return first && measures && s->sequence->n_shown < s->sequence->n_prompt && begin > s->sequence->n_shown;
+}
+
 candid_status pass_check_prompt(const candid_pass *p, size_t i, candid_error *error) {
     const struct pass_segment *s = &p->segments[i];
     const struct plan *plan = s->sequence->plan;
@@ -79,6 +89,11 @@ candid_status pass_check_prompt(const candid_pass *p, size_t i, candid_error *er
                         end - 1);
         }
         return CANDID_OK;
+    }
+    if (leaves_out_rows(p, i, begin)) {
+        return fail(error, CANDID_ERROR_ARGUMENT,
+                    "candid_segment: a method measures the prompt: expected its rows from %d on, found row %d",
+                    s->sequence->n_shown, begin);
     }
     if (!plan || s->first_index >= n_prompt) {
         return CANDID_OK;
@@ -165,6 +180,23 @@ static candid_status check_segments(const candid_pass *p, candid_error *error) {
     return CANDID_OK;
 }
 
+/* Which rows have logits that count, also of sequences that nothing is done to. */
+static void count_last_rows(candid_pass *p) {
+    for (size_t i = 0; i < p->n_segments; i++) {
+        struct pass_segment *s = &p->segments[i];
+        const int n_before = s->sequence ? sequence_prompt_rows(s->sequence, s->role) - 1 - s->first_index : s->n_rows;
+        s->n_last = n_before < 0 ? s->n_rows : n_before < s->n_rows ? s->n_rows - n_before : 0;
+    }
+    for (size_t i = 0; i < p->n_segments; i++) {
+        struct pass_segment *s = &p->segments[i];
+        for (size_t j = 0; j < p->n_segments; j++) {
+            const int n = p->segments[j].batch == s->batch ? p->segments[j].n_last : 0;
+            s->last_at += j < i ? n : 0;
+            s->n_last_all += n;
+        }
+    }
+}
+
 candid_status pass_read_segments(candid_pass *p, const candid_segment *given, size_t n, candid_error *error) {
     candid_segment s;
     size_t n_columns = 0;
@@ -185,5 +217,7 @@ candid_status pass_read_segments(candid_pass *p, const candid_segment *given, si
         }
     }
     p->n_segments = n;
-    return check_segments(p, error);
+    TRY(check_segments(p, error));
+    count_last_rows(p);
+    return CANDID_OK;
 }

@@ -60,7 +60,8 @@ candid_status host_read(const candid_host *given, candid_host *out, candid_error
 }
 
 static candid_status copy_string(const char *text, char **out, candid_error *error) {
-    *out = strdup(text ? text : "");
+    text = text ? text : "";
+    *out = strdup(text);
     return *out ? CANDID_OK : fail_memory(error, "a plugin", strlen(text) + 1);
 }
 

@@ -153,6 +153,14 @@ static candid_status check_turn(const candid_search *s, enum phase expected, con
     return CANDID_OK;
 }
 
+/* The same for calls that give an order: one that cannot be written must not be lost after the step. */
+static candid_status begin_step(const candid_search *s, enum phase expected, const char *call, const candid_order *out,
+                                candid_error *error) {
+    size_t size;
+    TRY(check_turn(s, expected, call, out, error));
+    return params_size(out, &size, "candid_order", error);
+}
+
 static candid_status take_logits(candid_search *s, const candid_view *given, candid_error *error) {
     candid_view v;
     const int n = opera_n_running(s->o);
@@ -246,12 +254,12 @@ static candid_status next_candidates(candid_search *s, const candid_view *logits
 
 candid_status candid_search_logits(candid_search *s, const candid_view *logits, candid_order *out,
                                    candid_error *error) {
-    TRY(check_turn(s, PHASE_LOGITS, "candid_search_logits", out, error));
+    TRY(begin_step(s, PHASE_LOGITS, "candid_search_logits", out, error));
     return next_candidates(s, logits, out, error);
 }
 
 candid_status candid_search_measured(candid_search *s, candid_order *out, candid_error *error) {
-    TRY(check_turn(s, PHASE_MEASURED, "candid_search_measured", out, error));
+    TRY(begin_step(s, PHASE_MEASURED, "candid_search_measured", out, error));
     TRY(take_rows(s, (size_t)opera_n_running(s->o) * (size_t)opera_n_candidates(s->o), error));
     struct opera_choice choice;
     s->phase = PHASE_FAILED;
@@ -260,7 +268,7 @@ candid_status candid_search_measured(candid_search *s, candid_order *out, candid
 }
 
 candid_status candid_search_again(candid_search *s, const candid_view *logits, candid_order *out, candid_error *error) {
-    TRY(check_turn(s, PHASE_AGAIN, "candid_search_again", out, error));
+    TRY(begin_step(s, PHASE_AGAIN, "candid_search_again", out, error));
     TRY(take_logits(s, logits, error));
     struct opera_choice choice;
     s->phase = PHASE_FAILED;
@@ -269,12 +277,15 @@ candid_status candid_search_again(candid_search *s, const candid_view *logits, c
 }
 
 candid_status candid_search_measured_beams(candid_search *s, const int32_t *beams, size_t n, candid_error *error) {
+    bool waits[MAX_HYPOTHESES];
     TRY(check_turn(s, PHASE_LOGITS, "candid_search_measured_beams", beams, error));
+    memcpy(waits, s->unmeasured, sizeof waits);
     for (size_t i = 0; i < n; i++) {
-        if (beams[i] < 0 || beams[i] >= s->n_beams || !s->unmeasured[beams[i]]) {
+        if (beams[i] < 0 || beams[i] >= s->n_beams || !waits[beams[i]]) {
             return fail(error, CANDID_ERROR_ARGUMENT,
                         "candid_search_measured_beams: beam %d does not wait to be measured", beams[i]);
         }
+        waits[beams[i]] = false; /* not twice */
     }
     TRY(take_rows(s, n, error));
     for (size_t i = 0; i < n; i++) {

@@ -26,14 +26,15 @@ static candid_status add_span(candid_sequence *s, candid_span span, bool before_
         return layout_append(&s->layout, before_images ? SPAN_SYSTEM : SPAN_QUESTION, span.n_tokens, -1, 0, 0, error);
     }
     const int64_t cells = (int64_t)span.grid_h * span.grid_w;
-    if (span.n_tokens < 1 || span.grid_h < 0 || span.grid_w < 0 || (cells != 0 && cells != span.n_tokens)) {
+    const bool grid = span.grid_h != 0 || span.grid_w != 0;
+    if (span.n_tokens < 1 || span.grid_h < 0 || span.grid_w < 0 || (grid && cells != span.n_tokens)) {
         return fail(error, CANDID_ERROR_ARGUMENT,
                     "candid_span: image %d: expected as many tokens as its grid has cells, found %d and %d x %d",
                     *image, span.n_tokens, span.grid_h, span.grid_w);
     }
     s->n_image_tokens += span.n_tokens;
-    TRY(layout_append(&s->layout, SPAN_IMAGE, span.n_tokens, (*image)++, span.grid_h, cells ? span.grid_w : 0, error));
-    s->layout.spans[s->layout.n_spans - 1].order = cells ? s->task->plugin->needs.order : IMAGE_RASTER;
+    TRY(layout_append(&s->layout, SPAN_IMAGE, span.n_tokens, (*image)++, span.grid_h, span.grid_w, error));
+    s->layout.spans[s->layout.n_spans - 1].order = grid ? s->task->plugin->needs.order : IMAGE_RASTER;
     return CANDID_OK;
 }
 

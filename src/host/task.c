@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cpu/attention.h"
 #include "core/status.h"
 #include "decode/contrast.h"
 #include "host/array.h"
@@ -58,6 +59,8 @@ void candid_task_free(candid_task *task) {
 const char *candid_task_request(const candid_task *task) {
     return task ? task->list.main_request ? task->list.main_request : task->request : NULL;
 }
+
+_Static_assert(sizeof((struct method_needs){0}.vision_blocks) == CANDID_MAX_TAPS * sizeof(int), "as in plugin.h");
 
 candid_status candid_task_needs(const candid_task *task, candid_needs *out, candid_error *error) {
     if (!task || !out) {
@@ -180,28 +183,6 @@ candid_status candid_task_noise(const candid_task *task, int32_t branch, int32_t
     return status;
 }
 
-/* probs: [n] softmax of q k_i / sqrt(n_embd). row: room for n_embd. */
-static void wide_attention(const float *q, const candid_view *k, int n, int n_embd, float *probs, float *row) {
-    const float scale = 1.0f / sqrtf((float)n_embd);
-    float highest = -INFINITY, sum = 0.0f;
-    for (int i = 0; i < n; i++) {
-        view_get(k, i * k->strides[0], k->strides[1], n_embd, row);
-        float dot = 0.0f;
-        for (int d = 0; d < n_embd; d++) {
-            dot += q[d] * row[d];
-        }
-        probs[i] = dot * scale;
-        highest = probs[i] > highest ? probs[i] : highest;
-    }
-    for (int i = 0; i < n; i++) {
-        probs[i] = expf(probs[i] - highest);
-        sum += probs[i];
-    }
-    for (int i = 0; i < n; i++) {
-        probs[i] /= sum;
-    }
-}
-
 candid_status candid_task_choose(const candid_task *task, int32_t branch, const candid_view *q, const candid_view *k,
                                  int32_t *index, int32_t *n_index, candid_error *error) {
     const struct branch *b = NULL;
@@ -218,19 +199,26 @@ candid_status candid_task_choose(const candid_task *task, int32_t branch, const 
                     "k: expected (tokens, %d) with the class token first, found (%d, %lld)", n_embd, n,
                     (long long)keys.shape[1]);
     }
-    float *memory = malloc(((size_t)n + 2 * (size_t)n_embd) * sizeof *memory);
-    if (!memory) {
-        return fail_memory(error, "the class token's attention", ((size_t)n + 2 * (size_t)n_embd) * sizeof *memory);
+    const size_t width = (size_t)n_embd, count = (size_t)n + width + (size_t)n * width;
+    float *probs = malloc(count * sizeof *probs);
+    if (!probs) {
+        return fail_memory(error, "the class token's attention", count * sizeof *probs);
     }
-    float *cls = memory + n, *row = cls + n_embd;
+    float *cls = probs + n, *rows = cls + width;
     view_get(&of_cls, 0, of_cls.strides[0], n_embd, cls);
-    wide_attention(cls, &keys, n, n_embd, memory, row);
-    const bool nan = any_nan(memory, (size_t)n);
-    if (!nan) {
-        *n_index = damro_select(memory + 1, n - 1, b->n_chosen, index);
+    for (int i = 0; i < n; i++) {
+        view_get(&keys, i * keys.strides[0], keys.strides[1], n_embd, rows + (size_t)i * width);
     }
-    free(memory);
-    return nan ? fail(error, CANDID_ERROR_ARGUMENT, "q, k: a value is no number") : CANDID_OK;
+    /* one head of the encoder's full width, as CLIP_PROBE_CLS_WIDE */
+    candid_status status = attention_row_reference(cls, rows, probs, n, 1, n_embd, 1.0f / sqrtf((float)n_embd), error);
+    if (status == CANDID_OK && any_nan(probs, (size_t)n)) {
+        status = fail(error, CANDID_ERROR_ARGUMENT, "q, k: a value is no number");
+    }
+    if (status == CANDID_OK) {
+        *n_index = damro_select(probs + 1, n - 1, b->n_chosen, index);
+    }
+    free(probs);
+    return status;
 }
 
 /* ---- positions ----------------------------------------------------------------------------------- */

@@ -59,7 +59,8 @@ void plan_count_rows(const struct plan_run *run, struct plan_step *step, int beg
 /* The last prompt row of the plan's sequence with this role, or -1. */
 static int last_row(const struct plan_run *run, const struct plan *plan, enum plan_role role) {
     for (int i = run->n_rows - 1; i >= 0; i--) {
-        if (run->rows[i].plan == plan && run->rows[i].role == role && run->rows[i].wanted) {
+        const struct plan_row *r = &run->rows[i];
+        if (r->plan == plan && r->role == role && r->wanted && !(r->sets & ROW_GENERATED)) {
             return i;
         }
     }
@@ -244,7 +245,7 @@ void plan_after_attention(struct plan_run *run, const struct kv_attention *a) {
 static const float *probed_row(struct plan_run *run, const struct plan *plan, enum plan_role role, const float *x,
                                float *kept, float *room, size_t n, bool *here) {
     const int row = last_row(run, plan, role);
-    *here = row >= 0 && !(run->rows[row].sets & ROW_GENERATED);
+    *here = row >= 0;
     if (!*here) {
         return kept;
     }

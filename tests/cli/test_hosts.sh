@@ -12,6 +12,9 @@ printf '{"pai": {"gamma": 1}}' >"$work/boost.json"
 run 0 "$CANDID" hosts --config "$work/boost.json" transformers
 [ "$(wc -l <"$work/out")" = 1 ] || fail "expected the one method that is on"
 grep -q '^pai .*needs attention.scores$' "$work/out" || fail "without a contrast pai needs no branches"
+printf '{"causalmm": {"vision": "off", "language": "reverse"}}' >"$work/language.json"
+run 0 "$CANDID" hosts --config "$work/language.json" "logits only"
+grep -q '^causalmm .*no .*needs attention.probs, branches$' "$work/out" || fail "the branch's edits are a need"
 run 2 "$CANDID" hosts vllm
 err_has 'no host "vllm"'
 printf '{"pai": 3}' >"$work/bad.json"

@@ -124,6 +124,18 @@ static void a_host_is_told_what_it_can_run(void **state) {
     cJSON_Delete(full);
 }
 
+/* Bits that this version does not know give a host nothing. */
+static void unknown_abilities_mean_nothing(void **state) {
+    (void)state;
+    candid_host host = lab_host();
+    candid_error error = {CANDID_OK, ""};
+    host.n_vision_blocks = 3;
+    host.abilities = UINT32_MAX;
+    assert_int_equal(try_method(&host, "agla", &error), CANDID_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "candid's own runtime"));
+    assert_int_equal(try_method(&host, "vcd", &error), CANDID_OK);
+}
+
 /* ---- tasks ------------------------------------------------------------------------------------- */
 
 static void tasks_are_checked(void **state) {
@@ -414,6 +426,8 @@ static void searches_are_checked(void **state) {
     WRONG(candid_search_logits(search, &two, &order, error), "expected (1, 13)");
     WRONG(candid_search_logits(search, NULL, &order, error), "NULL");
     WRONG(candid_search_logits(search, &one, NULL, error), "NULL");
+    candid_order unsized = {0};
+    WRONG(candid_search_logits(search, &one, &unsized, error), "struct_size"); /* and no step is lost */
     OK(candid_search_logits(search, &one, &order, error));
     assert_int_equal(order.verb, CANDID_VERB_MEASURE);
     WRONG(candid_search_logits(search, &one, &order, error), "turn of candid_search_measured");
@@ -447,8 +461,11 @@ static void searches_are_checked(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_host_is_told_what_it_can_run), cmocka_unit_test(tasks_are_checked),
-        cmocka_unit_test(contrasts_are_checked),          cmocka_unit_test(sequences_are_checked),
+        cmocka_unit_test(unknown_abilities_mean_nothing),
+        cmocka_unit_test(a_host_is_told_what_it_can_run),
+        cmocka_unit_test(tasks_are_checked),
+        cmocka_unit_test(contrasts_are_checked),
+        cmocka_unit_test(sequences_are_checked),
         cmocka_unit_test(searches_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
