@@ -213,7 +213,8 @@ CANDID_API candid_status candid_task_noise(const candid_task *task, int32_t bran
 
 /* DAMRO: the visual tokens of an image that the branch sees, in its order. q: (n_embd) of the class token, k: (tokens,
  * n_embd) with the class token first, both projected with their biases, before heads are split, in block
- * candid_branch.block. index: room for n_chosen; *n_index: how many there are. */
+ * candid_branch.block. index: room for n_chosen; *n_index: how many there are. LLaVA-NeXT adds a newline vector behind
+ * the chosen ones in place of the last: candid_task_encode does it. */
 CANDID_API candid_status candid_task_choose(const candid_task *task, int32_t branch, const candid_view *q,
                                             const candid_view *k, int32_t *index, int32_t *n_index,
                                             candid_error *error);

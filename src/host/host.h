@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "interventions/decoding.h"
 #include "interventions/interventions.h"
+#include "interventions/report.h"
 #include "lm/plan_run.h"
 
 struct candid_plugin {
@@ -36,7 +37,7 @@ struct candid_task {
     char *request; /* the user's; owned, as list.request */
     int n_images;
     struct branch_list list;
-    int64_t n_contrasted[MAX_BRANCHES]; /* rows of logits */
+    struct branch_tally tallies[MAX_BRANCHES];
 };
 
 /* A branch of a task by its number; CANDID_ERROR_ARGUMENT: there is none. */

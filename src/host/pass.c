@@ -143,9 +143,9 @@ static candid_status begin(candid_pass *p, const candid_segment *segments, size_
 
 candid_status candid_pass_begin(candid_pass *p, const candid_segment *segments, size_t n_segments,
                                 candid_error *error) {
-    if (!p || !segments || n_segments < 1 || n_segments > 65536) {
+    if (!p || !segments || n_segments < 1 || n_segments > 4096) {
         return fail(error, CANDID_ERROR_ARGUMENT, "candid_pass_begin: %s",
-                    !p ? "pass is NULL" : "expected 1 to 65536 segments");
+                    !p ? "pass is NULL" : "expected 1 to 4096 segments");
     }
     memset(p->wants, 0, site_index(p->plugin->facts.n_layer + 1, 0));
     memset(p->shown, 0, site_index(p->plugin->facts.n_layer + 1, 0));

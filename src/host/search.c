@@ -333,16 +333,17 @@ candid_status candid_search_report(const candid_search *s, char **out, candid_er
         return fail(error, CANDID_ERROR_ARGUMENT, "candid_search_report: %s is NULL", s ? "out" : "search");
     }
     const struct opera_counters c = opera_counters(s->o);
-    cJSON *all = cJSON_CreateObject(), *one = cJSON_AddObjectToObject(all, "opera");
-    cJSON_AddBoolToObject(one, "active", true);
-    cJSON_AddNumberToObject(one, "candidates_rewarded", c.n_rewarded);
-    cJSON_AddNumberToObject(one, "candidates_penalised", c.n_penalised);
-    cJSON_AddNumberToObject(one, "beams_with_plain_logits", c.n_plain + c.n_filled);
-    cJSON *list = cJSON_AddArrayToObject(one, "rollbacks");
-    for (int i = 0; i < c.n_rollbacks; i++) {
-        const int pair[] = {c.rollbacks[i].step, c.rollbacks[i].to};
-        cJSON_AddItemToArray(list, cJSON_CreateIntArray(pair, 2));
+    int(*rollbacks)[2] = malloc(((size_t)c.n_rollbacks + 1) * sizeof *rollbacks);
+    cJSON *all = rollbacks ? cJSON_CreateObject() : NULL;
+    for (int i = 0; all && i < c.n_rollbacks; i++) {
+        rollbacks[i][0] = c.rollbacks[i].step;
+        rollbacks[i][1] = c.rollbacks[i].to;
     }
+    if (all) {
+        report_opera(c.n_rewarded, c.n_penalised, c.n_plain + c.n_filled, (const int(*)[2])rollbacks, c.n_rollbacks,
+                     all);
+    }
+    free(rollbacks);
     *out = all ? cJSON_PrintUnformatted(all) : NULL;
     cJSON_Delete(all);
     return *out ? CANDID_OK : fail_memory(error, "a report", 0);

@@ -184,6 +184,10 @@ candid_status candid_sequence_create(candid_task *task, int32_t branch, const ca
         candid_sequence_free(s);
         return status;
     }
+    if (b) {
+        task->tallies[branch].n_prompt = s->n_prompt;
+        task->tallies[branch].n_shared = -1; /* the host's business */
+    }
     *out = s;
     return CANDID_OK;
 }

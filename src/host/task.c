@@ -298,9 +298,11 @@ static candid_status contrast_rows(candid_task *task, const struct logit_rows *m
         if (any_nan(memory, (size_t)n_vocab)) {
             return fail(error, CANDID_ERROR_ARGUMENT, "logits of the main row: a value is no number");
         }
-        contrast_combine(memory, terms, task->list.n, n_vocab, memory);
+        const int removed = contrast_combine(memory, terms, task->list.n, n_vocab, memory);
         for (int k = 0; k < task->list.n; k++) {
-            task->n_contrasted[k] += counts[k];
+            task->tallies[k].n_contrasted += counts[k];
+            task->tallies[k].n_rows++;
+            task->tallies[k].n_removed += removed;
         }
         view_put(&main->view, r * main->row_stride, main->stride, n_vocab, memory);
     }
@@ -352,17 +354,9 @@ candid_status candid_task_report(const candid_task *task, char **out, candid_err
         return fail(error, CANDID_ERROR_ARGUMENT, "candid_task_report: %s is NULL", task ? "out" : "task");
     }
     cJSON *all = cJSON_CreateObject();
-    for (int i = 0; i < task->list.n_idle; i++) {
-        cJSON *one = cJSON_AddObjectToObject(all, task->list.idle[i].method->name);
-        cJSON_AddBoolToObject(one, "active", false);
-        cJSON_AddStringToObject(one, "why", task->list.idle[i].reason);
-    }
-    for (int i = 0; i < task->list.n; i++) {
-        const struct branch *b = &task->list.branches[i];
-        cJSON *one = cJSON_AddObjectToObject(all, b->owner->name);
-        cJSON_AddBoolToObject(one, "active", task->n_contrasted[i] > 0 && (b->weight != 0 || b->cutoff > 0));
-        cJSON_AddStringToObject(one, "sees", b->name);
-        cJSON_AddNumberToObject(one, "rows_contrasted", (double)task->n_contrasted[i]);
+    report_idle(&task->list, all);
+    for (int i = 0; all && i < task->list.n; i++) {
+        report_branch(&task->list.branches[i], &task->tallies[i], task->list.main_request, all);
     }
     *out = all ? cJSON_PrintUnformatted(all) : NULL;
     cJSON_Delete(all);

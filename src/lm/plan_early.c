@@ -18,7 +18,7 @@ void plan_mix_layer(struct plan_run *run, int layer, const float *x, float *mixe
         const struct plan_row *r = &run->rows[i];
         for (int s = 0; r->wanted && r->plan && s < r->plan->n_steps; s++) {
             const struct plan_step *step = &r->plan->steps[s];
-            if (step->kind == PLAN_MIX_LAYERS && plan_acts(r, step, layer)) {
+            if (step->kind == PLAN_MIX_LAYERS && step_acts(r, step, layer)) {
                 run->b->ops->mix(run->b, mixed, 1.0f, x + (size_t)i * n, step->strength * step->table[layer], n);
             }
         }

@@ -5,7 +5,7 @@
 #include "lm/plan_run_internal.h"
 
 static bool probes(const struct plan_row *row, const struct plan_step *step, int layer) {
-    return step->kind == PLAN_PROBE_ROWS && plan_acts(row, step, layer);
+    return step->kind == PLAN_PROBE_ROWS && step_acts(row, step, layer);
 }
 
 candid_status plan_ask_rows(struct plan_run *run, int layer, struct attention_row *views, candid_error *error) {

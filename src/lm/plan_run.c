@@ -180,7 +180,7 @@ candid_status plan_at_attention(struct plan_run *run, int layer, struct kv_atten
     for (int i = 0; i < run->n_rows; i++) {
         for (int s = 0; run->rows[i].plan && s < run->rows[i].plan->n_steps; s++) {
             const struct plan_step *step = &run->rows[i].plan->steps[s];
-            n_edits += step->kind == PLAN_ATTENTION && plan_acts(&run->rows[i], step, layer);
+            n_edits += step->kind == PLAN_ATTENTION && step_acts(&run->rows[i], step, layer);
         }
     }
     TRY(plan_room(&run->row_edits, &run->row_capacity, (size_t)run->n_rows, sizeof *run->row_edits, error));
@@ -197,7 +197,7 @@ candid_status plan_at_attention(struct plan_run *run, int layer, struct kv_atten
         }
         for (int s = 0; run->rows[i].plan && s < run->rows[i].plan->n_steps; s++) {
             struct plan_step *step = &run->rows[i].plan->steps[s];
-            if (step->kind == PLAN_ATTENTION && plan_acts(&run->rows[i], step, layer)) {
+            if (step->kind == PLAN_ATTENTION && step_acts(&run->rows[i], step, layer)) {
                 run->edits[at] = step->edit;
                 if (step->edit.classes) {
                     run->edits[at].classes += (size_t)layer * step->classes_stride;
@@ -301,7 +301,7 @@ candid_status plan_at_heads(struct plan_run *run, int layer, float *heads, int n
         const int stop = plan_end(run, first_);
         for (int begin = first_, end; begin < stop; begin = end) {
             end = run_end(run, begin, step->rows);
-            if (plan_acts(&run->rows[begin], step, layer)) {
+            if (step_acts(&run->rows[begin], step, layer)) {
                 run->b->ops->scale_heads(run->b, heads + (size_t)begin * width, end - begin, n_head, head_dim,
                                          step->table + (size_t)layer * (size_t)n_head);
                 plan_count_rows(run, step, begin, end);
@@ -316,7 +316,7 @@ static void steer_rows(struct plan_run *run, int layer, float *x, int n_embd, bo
         const int stop = plan_end(run, first_);
         for (int begin = first_, end; begin < stop; begin = end) {
             end = run_end(run, begin, step->rows);
-            if ((step->steer == STEER_RESIDUAL) == residual && plan_acts(&run->rows[begin], step, layer)) {
+            if ((step->steer == STEER_RESIDUAL) == residual && step_acts(&run->rows[begin], step, layer)) {
                 run->b->ops->steer(run->b, x + (size_t)begin * (size_t)n_embd, end - begin, n_embd,
                                    step->table + (size_t)layer * (size_t)n_embd, step->strength, step->steer);
                 plan_count_rows(run, step, begin, end);

@@ -5,7 +5,7 @@
 #include "lm/plan_run.h"
 
 /* Whether the step acts on the row in this layer. */
-static inline bool plan_acts(const struct plan_row *row, const struct plan_step *step, int layer) {
+static inline bool step_acts(const struct plan_row *row, const struct plan_step *step, int layer) {
     return row->plan && row->role == ROLE_MAIN && step->layers[layer] && (row->sets & step->rows);
 }
 

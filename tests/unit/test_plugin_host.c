@@ -156,9 +156,13 @@ static void check_contrasts(const struct host_question *q, const char *json) {
         for (int t = 0; t < N_STEPS; t++) {
             n += candid_task_needs_branch(q->task, i, t);
         }
-        const cJSON *one = cJSON_GetObjectItemCaseSensitive(report, branch.method);
+        const cJSON *one = cJSON_GetObjectItemCaseSensitive(report, branch.method), *found = NULL;
+        const cJSON *list = cJSON_GetObjectItem(one, "branches");
+        for (const cJSON *item = list ? list->child : NULL; item; item = item->next) {
+            found = strcmp(cJSON_GetStringValue(cJSON_GetObjectItem(item, "sees")), branch.name) == 0 ? item : found;
+        }
         if (!cJSON_IsTrue(cJSON_GetObjectItem(one, "active")) ||
-            cJSON_GetNumberValue(cJSON_GetObjectItem(one, "rows_contrasted")) != n) { /* NOLINT: a whole number */
+            cJSON_GetNumberValue(cJSON_GetObjectItem(found, "rows_contrasted")) != n) { /* NOLINT: a whole number */
             fail_msg("%s: expected %d rows contrasted, found %s", json, n, text);
         }
     }
