@@ -4,7 +4,7 @@
 . "$SOURCE_DIR/tests/cli/common.sh"
 model=$SOURCE_DIR/models/demo-hf
 limit=200
-[ "$SANITIZE" = ON ] && limit=6 # the sanitizers make the exact path some fifty times slower
+[ "$SANITIZE" = ON ] && limit=3 # the sanitizers make the exact path some fifty times slower
 images=($(ls "$heldout"/*.png | head -$limit))
 
 # expected MODE: "name<TAB>caption" lines of transformers; found FILE: the same of a JSONL file

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every `candid …` command of README and docs runs as written, in a folder with the files it names.
 . "$SOURCE_DIR/tests/cli/common.sh"
+[ "$SANITIZE" = ON ] && { echo "these commands have tests of their own under the sanitizers"; exit 77; }
 mkdir "$work/play" "$work/bin" "$work/play/photos"
 # On one core: threads that wait for each other are slow beside other tests.
 core=$(taskset -pc $$ | sed 's/.*: //; s/[-,].*//')
@@ -27,9 +28,7 @@ printf 'Is there a clock? Please answer yes or no.\tYes\nIs there a tie? Please 
 cp "$SOURCE_DIR"/tests/data/amber/{annotations.json,relation.json,safe_words.txt} AMBER/data/
 cp "$image" AMBER/image/AMBER_1.jpg
 printf '[{"id": 1, "image": "AMBER_1.jpg", "query": "Describe this image."}]\n' >AMBER/data/query/query_all.json
-# Under the sanitizers those of the README alone, and without benchmarks, which have tests of their own there.
 documents=("$SOURCE_DIR/README.md" "$SOURCE_DIR"/docs/*.md) commands='^candid ' least=40
-[ "$SANITIZE" = ON ] && documents=("$SOURCE_DIR/README.md") commands='^candid [^ers]' least=15
 count=0
 while IFS= read -r command; do
     PATH="$work/bin:$PATH" bash -c "$command" >"$work/out" 2>"$work/err" </dev/null || fail "in the documentation: $command"
