@@ -259,8 +259,8 @@ static float *kept_at(const struct plan *plan, enum plan_role role, bool heads, 
     return kept ? kept + (size_t)layer * n : NULL;
 }
 
-/* Compares a role's last row with another's once both are known, and one of them is here. heads: which of struct
- * plan_kept. */
+/* Compares a role's last row with another's when one of them is here and the other is, too, or is kept. Of two kept
+ * companions the first compares with zeros; what that decides the second replaces. heads: which of struct plan_kept. */
 static candid_status compare_rows(struct plan_run *run, const struct plan *plan, struct plan_step *step, bool heads,
                                   enum plan_role own_role, enum plan_role other_role, int layer, const float *x,
                                   size_t n, candid_error *error) {

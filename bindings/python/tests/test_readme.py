@@ -1,4 +1,4 @@
-"""Every piece of Python in README.md runs, in order, as one program; so does examples/python_host.py."""
+"""Every piece of Python in README.md runs, in order, as one program; so do examples/python_host.py and other pages' code."""
 
 from __future__ import annotations
 
@@ -38,6 +38,17 @@ class Documentation(Case):
         self.assertTrue(out.startswith("The image shows a zoo scene"), out)
         self.assertIn('key vhrr: there is no such method; did you mean "vhr"?', out)
         self.assertRegex(out, r"\(\d+, 6, 8, 8\) \(\d+, 8, 8\)")
+
+    def test_other_pages(self) -> None:
+        for page in (ROOT / "README.md", ROOT / "docs" / "hosts.md"):
+            pieces = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+            pieces = [piece for piece in pieces if "candid.hf" not in piece]  # those need transformers
+            self.assertEqual(len(pieces), 1, page)
+            with tempfile.TemporaryDirectory() as folder:
+                shutil.copy(ZOO, Path(folder, "photo.png"))
+                shutil.copy(PARK, Path(folder, "a.png"))
+                Path(folder, "page.py").write_text(pieces[0])
+                self.assertTrue(self.run_program(folder, "page.py").startswith("The image shows a zoo scene"), page)
 
     def test_host(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
